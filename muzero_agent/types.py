@@ -1,0 +1,58 @@
+"""The arrays that layers hand to each other. Imports numpy alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Observation = NDArray[np.generic] | dict[str, NDArray[np.generic]]
+"""One observation or a batch of them; a dict for `gymnasium.spaces.Dict`."""
+
+
+class RootOutput(NamedTuple):
+    """What the network says of the root states: f(h(observation)).
+
+    :param prior_logits: float32 [B, A], unnormalised log-probabilities of the policy prior.
+    :param value: float32 [B], in units of return, seen by the player to move.
+    """
+
+    prior_logits: NDArray[np.float32]
+    value: NDArray[np.float32]
+
+
+class RecurrentOutput(NamedTuple):
+    """What the network says of one edge and of the node behind it: g, then f.
+
+    :param reward: float32 [B], reward of the edge, seen by the player who moved along it.
+    :param discount: float32 [B], factor on the value behind the edge: gamma; 0 at the end of an
+        episode; negative where the opponent moves next.
+    :param prior_logits: float32 [B, A]; -inf marks an action that does not exist in that node.
+    :param value: float32 [B], seen by the player to move in the new node.
+    :param terminal: bool [B] or None. A terminal node is never expanded: visiting it again backs up
+        the same value.
+    """
+
+    reward: NDArray[np.float32]
+    discount: NDArray[np.float32]
+    prior_logits: NDArray[np.float32]
+    value: NDArray[np.float32]
+    terminal: NDArray[np.bool_] | None = None
+
+
+class RecurrentFn(Protocol):
+    """The learned (or true) model that a search calls once per simulation, for all roots at once.
+
+    The node that the call creates has index `simulation + 1` in every root's tree, and the root
+    has index 0. Latents never enter the tree: the callee keeps them by node index. A call may
+    revisit an edge (below a terminal node or at `max_depth`); its node index is then not used.
+    """
+
+    def __call__(
+        self, simulation: int, parent: NDArray[np.int32], action: NDArray[np.int32], /
+    ) -> RecurrentOutput:
+        """:param simulation: 0 .. num_simulations - 1
+        :param parent: int32 [B], node index from which to step
+        :param action: int32 [B]"""
+        ...
