@@ -1,0 +1,115 @@
+"""The loss of one batch: K unrolled steps against search policies, value targets and rewards."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from muzero_agent.networks import MuZeroNetwork
+
+
+class Losses(NamedTuple):
+    """Scalar losses, each averaged over the batch, and what the priorities need."""
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    reward: Tensor
+    consistency: Tensor
+    root_value: Tensor  # [B], the network's value of the first states, detached
+
+
+class Targets(NamedTuple):
+    """Tensors that the loss reads; see `replay.Batch`, whose fields they are, for shapes."""
+
+    actions: Tensor  # [B, K]
+    rewards: Tensor  # [B, K]
+    values: Tensor  # [B, K + 1]
+    policies: Tensor  # [B, K + 1, A]
+    reward_mask: Tensor  # [B, K]
+    value_mask: Tensor  # [B, K + 1]
+    policy_mask: Tensor  # [B, K + 1]
+    consistency_mask: Tensor  # [B, K]
+    weights: Tensor  # [B]
+
+
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """Identity forward; the gradient is multiplied by `scale` (MuZero, appendix G)."""
+    return x * scale + x.detach() * (1.0 - scale)
+
+
+def unroll(network: MuZeroNetwork, latent: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply g along the actions [B, K].
+
+    Only the latent that enters g has its gradient halved: a hook on the next latent would also
+    halve what that step's own prediction sends back.
+
+    :return: latents [K + 1, B, *latent], reward logits [K, B, S]
+    """
+    latents, rewards = [latent], []
+    for action in actions.unbind(1):
+        latent, reward_logits = network.dynamics(scale_gradient(latent, 0.5), action)
+        latents.append(latent)
+        rewards.append(reward_logits)
+    return torch.stack(latents), torch.stack(rewards)
+
+
+def muzero_loss(
+    network: MuZeroNetwork,
+    features: Tensor,
+    next_features: Tensor | None,
+    targets: Targets,
+    *,
+    value_coef: float,
+    consistency_coef: float,
+) -> Losses:
+    """MuZero's loss (appendix G), and EfficientZero's consistency loss (section 4.1).
+
+    The first step has weight 1 and each of the K unrolled steps 1/K. The consistency loss compares
+    the unrolled latents with representations of the observations that really followed, through
+    which no gradient flows.
+
+    :param features: features of the first observations [B, *features]
+    :param next_features: features of the K next observations [K * B, *features], step by step;
+        None leaves the consistency loss out.
+    :param value_coef: weight of the value loss
+    :param consistency_coef: weight of the consistency loss
+    """
+    batch, steps = targets.actions.shape
+    latents, reward_logits = unroll(network, network.representation(features), targets.actions)
+    policy_logits, value_logits = network.prediction(latents.flatten(0, 1))
+
+    step_weight = torch.full((steps + 1, 1), 1.0 / steps, device=latents.device)
+    step_weight[0] = 1.0
+    weight = step_weight * targets.weights / batch  # [K + 1, B]
+
+    policy_loss = functional.cross_entropy(
+        policy_logits, targets.policies.transpose(0, 1).flatten(0, 1), reduction="none"
+    ).view(steps + 1, batch)
+    policy = (policy_loss * targets.policy_mask.T * weight).sum()
+
+    value_logits = value_logits.view(steps + 1, batch, -1)
+    value_loss = network.support.cross_entropy(value_logits, targets.values.T)
+    value = (value_loss * targets.value_mask.T * weight).sum()
+
+    reward_loss = network.support.cross_entropy(reward_logits, targets.rewards.T)
+    reward = (reward_loss * targets.reward_mask.T * weight[1:]).sum()
+
+    total = policy + value_coef * value + reward
+    consistency = torch.zeros((), device=latents.device)
+    if next_features is not None:
+        predicted = network.predict_projection(network.project(latents[1:].flatten(0, 1)))
+        with torch.no_grad():
+            target = network.project(network.representation(next_features))
+        similarity = functional.cosine_similarity(predicted, target).view(steps, batch)
+        consistency = ((1.0 - similarity) * targets.consistency_mask.T * weight[1:]).sum()
+        total = total + consistency_coef * consistency
+
+    with torch.no_grad():
+        root_value = network.support.expectation(value_logits[0])
+    return Losses(
+        total, policy.detach(), value.detach(), reward.detach(), consistency.detach(), root_value
+    )

@@ -1,0 +1,376 @@
+"""Trajectories in, training batches out.
+
+Each environment owns a ring of rows, a row a state. A row holds what was seen and searched in that
+state, the action taken and the reward that followed; the last state of an episode has a row of its
+own, without an action, since truncation bootstraps from its value. Every observation is stored
+once. Rows are numbered from the first ever written ("absolute" row numbers), so that an episode is
+a range of numbers whatever the ring has wrapped to.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
+
+from muzero_agent.sum_tree import SumTree
+from muzero_agent.targets import lambda_returns
+from muzero_agent.types import Observation
+
+OPEN = np.iinfo(np.int64).max
+"""`last_row` of an episode that still goes on."""
+
+
+class Rows(NamedTuple):
+    """Rows of the replay: environment and absolute row number."""
+
+    env: NDArray[np.int64]  # [B]
+    row: NDArray[np.int64]  # [B]
+
+
+class Batch(NamedTuple):
+    """B windows of K + 1 states and K transitions; masks are float32, 1 where a loss applies."""
+
+    observations: torch.Tensor | dict[str, torch.Tensor]  # [B, K + 1, ...]
+    actions: torch.Tensor  # int64 [B, K]; random past the end of an episode
+    rewards: torch.Tensor  # float32 [B, K]; 0 past the end
+    values: torch.Tensor  # float32 [B, K + 1], value targets; 0 past a termination
+    policies: torch.Tensor  # float32 [B, K + 1, A], policy targets
+    reward_mask: torch.Tensor  # [B, K]; 1 but behind a truncation: a terminal state absorbs
+    value_mask: torch.Tensor  # [B, K + 1]; 1 but at and behind a truncation
+    policy_mask: torch.Tensor  # [B, K + 1]; 1 where a search was stored
+    consistency_mask: torch.Tensor  # [B, K]; 1 where the next observation exists
+    weights: torch.Tensor  # float32 [B], importance weights, at most 1
+    rows: Rows
+
+
+class TrajectoryReplayBuffer(ReplayBuffer):
+    """Replay of whole trajectories, sampled as windows of `unroll_steps` transitions.
+
+    :param buffer_size: rows in all, shared out evenly among the environments; a step takes one and
+        the last state of an episode one more.
+    :param unroll_steps: K
+    :param td_steps: n of the value targets, see `targets.lambda_returns`
+    :param td_lambda: lambda of the value targets
+    :param gamma: discount of a step
+    :param priority_exponent: 0 samples uniformly; alpha > 0 samples rows by priority ** alpha
+        (MuZero, appendix G: priority = |search value - value target|).
+    :param priority_beta: exponent of the importance weights
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        *,
+        unroll_steps: int = 5,
+        td_steps: int = 5,
+        td_lambda: float = 1.0,
+        gamma: float = 0.997,
+        priority_exponent: float = 0.0,
+        priority_beta: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        # Skips ReplayBuffer.__init__, which allocates arrays of single transitions.
+        super(ReplayBuffer, self).__init__(
+            buffer_size, observation_space, action_space, device, n_envs=n_envs
+        )
+        assert isinstance(action_space, spaces.Discrete)
+        self.capacity = max(buffer_size // n_envs, unroll_steps + 2)
+        self.buffer_size = self.capacity
+        self.num_actions = int(action_space.n)
+        self.unroll_steps = unroll_steps
+        self.td_steps = td_steps
+        self.td_lambda = td_lambda
+        self.gamma = gamma
+        self.priority_exponent = priority_exponent
+        self.priority_beta = priority_beta
+        self.handle_timeout_termination = True
+        self.rng = np.random.default_rng(seed)
+        self._allocated = False
+        self.reset()
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def _allocate(self) -> None:
+        """Allocate on first use: a model that is loaded to play needs no buffer."""
+        shape = (self.n_envs, self.capacity)
+        space = self.observation_space
+        if isinstance(space, spaces.Dict):
+            self.obs: Observation = {
+                key: np.zeros((*shape, *(part.shape or ())), part.dtype)
+                for key, part in space.spaces.items()
+            }
+        else:
+            self.obs = np.zeros((*shape, *(space.shape or ())), space.dtype)
+        self.action = np.zeros(shape, np.int64)
+        self.reward = np.zeros(shape, np.float32)
+        self.policy = np.zeros((*shape, self.num_actions), np.float32)
+        self.value = np.zeros(shape, np.float32)  # root value after search
+        self.player = np.zeros(shape, np.int8)  # to move; owns the row's value and reward
+        self.legal = np.ones((*shape, self.num_actions), np.bool_)
+        self.searched = np.zeros(shape, np.bool_)  # policy and value come from a search
+        self.last_row = np.full(shape, OPEN)  # absolute number of the episode's last row
+        self.terminated = np.zeros(shape, np.bool_)  # on the episode's last row: it absorbs
+        if self.priority_exponent > 0:
+            self.priorities = SumTree(self.n_envs * self.capacity)
+            self.max_priority = 1.0
+        self._allocated = True
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.head = np.zeros(self.n_envs, np.int64)  # next absolute row to write
+        self.start = np.zeros(self.n_envs, np.int64)  # first row of the open episode
+        self.pos = 0
+        self.full = False
+        if self._allocated:
+            self._allocate()
+
+    def size(self) -> int:
+        """Rows held, over all environments."""
+        return int(np.minimum(self.head, self.capacity).sum())
+
+    def add_step(
+        self,
+        env: int,
+        obs: Observation,
+        action: int,
+        reward: float,
+        policy: NDArray[np.float32],
+        value: float,
+        legal: NDArray[np.bool_] | None,
+        *,
+        searched: bool,
+        player: int = 0,
+    ) -> None:
+        """Append a state and the transition from it to the open episode of `env`.
+
+        :param obs: one observation, unnormalised
+        :param policy: float32 [A], the search's action weights
+        :param value: the search's root value
+        :param legal: bool [A]; None: all actions are legal
+        :param searched: whether policy and value come from a search; False in the warm-up
+        :param player: who is to move; values and rewards are theirs
+        """
+        slot = self._next_slot(env, obs, player)
+        self.action[env, slot] = action
+        self.reward[env, slot] = reward
+        self.policy[env, slot] = policy
+        self.value[env, slot] = value
+        self.legal[env, slot] = True if legal is None else legal
+        self.searched[env, slot] = searched
+        self._set_priority(env, slot)
+
+    def end_episode(
+        self, env: int, obs: Observation, value: float, *, terminated: bool, player: int = 0
+    ) -> None:
+        """Append the last state of the open episode of `env`, and close it.
+
+        :param value: value of the last state, from which truncation bootstraps
+        :param terminated: True if the episode ended by itself: its last state has value 0
+        """
+        slot = self._next_slot(env, obs, player)
+        self.action[env, slot] = 0
+        self.reward[env, slot] = 0.0
+        self.policy[env, slot] = 0.0
+        self.value[env, slot] = 0.0 if terminated else value
+        self.legal[env, slot] = True
+        self.searched[env, slot] = False
+        self._close(env, int(self.head[env]) - 1, terminated)
+
+    def close_open_episodes(self) -> None:
+        """Turn unfinished episodes into truncated ones that end at the last state stored."""
+        for env in range(self.n_envs):
+            if self.head[env] > self.start[env]:
+                self._close(env, int(self.head[env]) - 1, terminated=False)
+
+    def _next_slot(self, env: int, obs: Observation, player: int) -> int:
+        if not self._allocated:
+            self._allocate()
+        slot = int(self.head[env] % self.capacity)
+        if isinstance(self.obs, dict):
+            assert isinstance(obs, dict)
+            for key, stored in self.obs.items():
+                stored[env, slot] = obs[key]
+        else:
+            self.obs[env, slot] = obs
+        self.player[env, slot] = player
+        self.last_row[env, slot] = OPEN
+        self.terminated[env, slot] = False
+        self.head[env] += 1
+        self.pos = int(self.head.max() % self.capacity)
+        self.full = bool(self.head.min() >= self.capacity)
+        return slot
+
+    def _close(self, env: int, last_row: int, terminated: bool) -> None:
+        first = max(int(self.start[env]), last_row + 1 - self.capacity)
+        slots = np.arange(first, last_row + 1) % self.capacity
+        self.last_row[env, slots] = last_row
+        self.terminated[env, last_row % self.capacity] = terminated
+        if self.priority_exponent > 0:
+            self.priorities.set(
+                np.array([env * self.capacity + last_row % self.capacity]), np.zeros(1)
+            )
+        self.start[env] = last_row + 1
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def _ends(self, rows: Rows) -> NDArray[np.int64]:
+        """Absolute number of the last row of each row's episode; open ones end at the newest."""
+        last = self.last_row[rows.env, rows.row % self.capacity]
+        return np.minimum(last, self.head[rows.env] - 1)
+
+    def sample_rows(self, batch_size: int) -> tuple[Rows, NDArray[np.float32]]:
+        """Draw rows that have a successor, with their importance weights float32 [B].
+
+        Uniform over rows, or in proportion to priority ** priority_exponent; weights are
+        (N P)^-beta, scaled by their maximum (Schaul et al. 2016, section 3.4).
+        """
+        if not self.can_sample():
+            raise RuntimeError("the replay holds no transition yet: collect steps before sampling")
+        held = np.minimum(self.head, self.capacity)
+        if self.priority_exponent > 0:
+            leaf, probability = self.priorities.sample(batch_size, self.rng)
+            env, slot = np.divmod(leaf, self.capacity)
+            rows = Rows(env, self._absolute(env, slot))
+            weights = (held.sum() * probability) ** -self.priority_beta
+            return rows, (weights / weights.max()).astype(np.float32)
+        env = np.empty(batch_size, np.int64)
+        row = np.empty(batch_size, np.int64)
+        bounds = np.cumsum(held)
+        missing = np.arange(batch_size)
+        while len(missing):
+            flat = self.rng.integers(bounds[-1], size=len(missing))
+            env[missing] = np.searchsorted(bounds, flat, side="right")
+            oldest = (self.head - held)[env[missing]]
+            row[missing] = oldest + flat - (bounds - held)[env[missing]]
+            drawn = Rows(env[missing], row[missing])
+            missing = missing[self._ends(drawn) == drawn.row]
+        return Rows(env, row), np.ones(batch_size, np.float32)
+
+    def can_sample(self) -> bool:
+        """Whether a transition with both of its states is held."""
+        return self._allocated and bool((self.head > 1).any())
+
+    def _absolute(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The newest absolute row number that lies in each slot."""
+        newest = self.head[env] - 1
+        return newest - (newest - slot) % self.capacity
+
+    def observations_at(self, rows: Rows) -> Observation:
+        """Unnormalised observations [B, ...] (or [B, T, ...] for rows of that shape)."""
+        slot = rows.row % self.capacity
+        if isinstance(self.obs, dict):
+            return {key: stored[rows.env, slot] for key, stored in self.obs.items()}
+        return self.obs[rows.env, slot]
+
+    def value_targets(self, rows: Rows, num_targets: int) -> NDArray[np.float32]:
+        """Value targets float32 [B, num_targets] of the rows and of those after them."""
+        ends = self._ends(rows)
+        longest = int((ends - rows.row).max())
+        horizon = max(1, min(num_targets - 1 + self.td_steps, longest))
+        offsets = np.arange(horizon + 1)
+        row = rows.row[:, None] + offsets  # [B, T + 1]
+        inside = row <= ends[:, None]
+        slot = np.minimum(row, ends[:, None]) % self.capacity
+        env = rows.env[:, None]
+        values = np.where(inside, self.value[env, slot], np.float32(0))
+        moves = inside[:, 1:]  # the transition into this state exists
+        rewards = np.where(moves, self.reward[env, slot][:, :-1], np.float32(0))
+        player = self.player[env, slot]
+        # What is good for the player who moves next is bad for one who moves now (zero-sum).
+        sign = np.where(player[:, 1:] == player[:, :-1], np.float32(1), np.float32(-1))
+        discounts = np.where(moves, np.float32(self.gamma) * sign, np.float32(0))
+        return lambda_returns(
+            values,
+            rewards,
+            discounts,
+            num_targets=num_targets,
+            td_steps=self.td_steps,
+            td_lambda=self.td_lambda,
+        )
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> Batch:  # type: ignore[override]
+        """Draw a training batch.
+
+        :param env: normalises observations and rewards if given
+        """
+        rows, weights = self.sample_rows(batch_size)
+        steps = self.unroll_steps
+        ends = self._ends(rows)[:, None]
+        row = rows.row[:, None] + np.arange(steps + 1)  # [B, K + 1]
+        inside = row <= ends
+        slot = np.minimum(row, ends) % self.capacity
+        env_index = np.broadcast_to(rows.env[:, None], slot.shape)
+        terminated = self.terminated[rows.env[:, None], ends % self.capacity]  # [B, 1]
+
+        moves = inside[:, 1:]
+        random_actions = self.rng.integers(self.num_actions, size=(batch_size, steps))
+        actions = np.where(moves, self.action[env_index, slot][:, :-1], random_actions)
+        rewards = np.where(moves, self.reward[env_index, slot][:, :-1], np.float32(0))
+        observations = self.observations_at(Rows(env_index, slot))
+        values = self.value_targets(rows, steps + 1)
+        if env is not None:
+            observations = env.normalize_obs(observations)  # type: ignore[arg-type]
+            rewards = np.where(moves, env.normalize_reward(rewards), 0)
+        return Batch(
+            observations=self._tensors(observations),
+            actions=self._tensor(actions),
+            rewards=self._tensor(rewards.astype(np.float32)),
+            values=self._tensor(values),
+            policies=self._tensor(self.policy[env_index, slot]),
+            reward_mask=self._tensor((moves | terminated).astype(np.float32)),
+            value_mask=self._tensor(((row < ends) | terminated).astype(np.float32)),
+            policy_mask=self._tensor(
+                (inside & self.searched[env_index, slot]).astype(np.float32)
+            ),
+            consistency_mask=self._tensor(moves.astype(np.float32)),
+            weights=self._tensor(weights),
+            rows=rows,
+        )
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.as_tensor(array, device=self.device)
+
+    def _tensors(self, obs: Observation) -> torch.Tensor | dict[str, torch.Tensor]:
+        if isinstance(obs, dict):
+            return {key: self._tensor(part) for key, part in obs.items()}
+        return self._tensor(obs)
+
+    # -- refreshing ------------------------------------------------------------------------------
+
+    def update_search(
+        self, rows: Rows, policy: NDArray[np.float32], value: NDArray[np.float32]
+    ) -> None:
+        """Replace the stored search results of rows by newer ones (Reanalyse).
+
+        Terminal states keep value 0, and last states have no policy to learn.
+        """
+        slot = rows.row % self.capacity
+        is_last = self.last_row[rows.env, slot] == rows.row
+        terminal = is_last & self.terminated[rows.env, slot]
+        self.value[rows.env, slot] = np.where(terminal, np.float32(0), value)
+        self.policy[rows.env, slot] = policy
+        self.searched[rows.env, slot] = ~is_last
+
+    def update_priorities(self, rows: Rows, priority: NDArray[np.float32]) -> None:
+        """Set priorities > 0 of rows that were sampled; without effect in uniform sampling."""
+        if self.priority_exponent > 0:
+            self.max_priority = max(self.max_priority, float(priority.max()))
+            leaf = rows.env * self.capacity + rows.row % self.capacity
+            self.priorities.set(leaf, priority.astype(np.float64) ** self.priority_exponent)
+
+    def _set_priority(self, env: int, slot: int) -> None:
+        """New rows get the largest priority seen, so that each is trained on soon."""
+        if self.priority_exponent > 0:
+            leaf = np.array([env * self.capacity + slot])
+            self.priorities.set(leaf, np.array([self.max_priority**self.priority_exponent]))

@@ -1,0 +1,145 @@
+"""Residual networks for boards and for pixels (MuZero, appendix F; EfficientZero, appendix A.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from muzero_agent.networks import MuZeroNetwork, scale_min_max, zero_linear
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a skip connection, normalised per sample.
+
+    Group normalisation with one group, not batch normalisation: it has no running state, so a
+    search with one root and a training batch compute the same function.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(1, channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(1, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.residual(x))
+
+
+def _stem(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False),
+        nn.GroupNorm(1, channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _blocks(channels: int, num: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(num)))
+
+
+def _downsample(channels_in: int, channels: int) -> nn.Sequential:
+    """84 or 96 pixels a side to 6: two strided convolutions, two average poolings."""
+    half = max(channels // 2, 1)
+    return nn.Sequential(
+        _stem(channels_in, half, stride=2),
+        ResidualBlock(half),
+        _stem(half, channels, stride=2),
+        ResidualBlock(channels),
+        nn.AvgPool2d(3, stride=2, padding=1),
+        ResidualBlock(channels),
+        nn.AvgPool2d(3, stride=2, padding=1),
+    )
+
+
+class ResNet(MuZeroNetwork):
+    """Convolutional h, g and f; a latent is a stack of planes [channels, height, width].
+
+    An action enters g as a plane of its own, which holds (index + 1) / A everywhere, as in
+    MuZero's Atari network, plus a learned bias per channel: neighbouring indices need not be alike.
+
+    :param image_shape: (channels, height, width) of the observations
+    :param num_actions: A
+    :param channels: planes of a latent
+    :param num_blocks: residual blocks in h and in g
+    :param downsample: reduce the height and width 16 times, as for pixels; boards keep theirs
+    :param head_width: width of the hidden layer of each head
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_actions: int,
+        *,
+        channels: int = 64,
+        num_blocks: int = 1,
+        downsample: bool = False,
+        head_width: int = 64,
+        support_bound: float = 30.0,
+        support_size: int = 61,
+    ) -> None:
+        super().__init__(num_actions, support_bound, support_size)
+        self.encoder = nn.Sequential(
+            (_downsample if downsample else _stem)(image_shape[0], channels),
+            _blocks(channels, num_blocks),
+        )
+        with torch.no_grad():
+            cells = self.encoder(torch.zeros(1, *image_shape)).shape[2:].numel()
+        self.action_embedding = nn.Embedding(num_actions, channels)
+        self.transition_in = nn.Conv2d(channels + 1, channels, 3, padding=1, bias=False)
+        self.transition_norm = nn.GroupNorm(1, channels)
+        self.transition = _blocks(channels, num_blocks)
+        self.reward_head = self._head(channels, cells, head_width, self.support.size)
+        self.value_head = self._head(channels, cells, head_width, self.support.size)
+        self.policy_head = self._head(channels, cells, head_width, num_actions)
+        self.projector = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels * cells, 4 * head_width),
+            nn.LayerNorm(4 * head_width),
+            nn.ReLU(),
+            nn.Linear(4 * head_width, 4 * head_width),
+        )
+        self.predictor = nn.Sequential(
+            nn.Linear(4 * head_width, head_width),
+            nn.LayerNorm(head_width),
+            nn.ReLU(),
+            nn.Linear(head_width, 4 * head_width),
+        )
+
+    @staticmethod
+    def _head(channels: int, cells: int, width: int, size_out: int) -> nn.Sequential:
+        planes = min(channels, 16)
+        return nn.Sequential(
+            nn.Conv2d(channels, planes, 1, bias=False),
+            nn.GroupNorm(1, planes),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(planes * cells, width),
+            nn.LayerNorm(width),
+            nn.ReLU(inplace=True),
+            zero_linear(width, size_out),
+        )
+
+    def representation(self, obs: Tensor) -> Tensor:
+        return scale_min_max(self.encoder(obs))
+
+    def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        batch, _, height, width = latent.shape
+        plane = ((action + 1).to(latent.dtype) / self.num_actions).view(batch, 1, 1, 1)
+        planes = torch.cat((latent, plane.expand(batch, 1, height, width)), 1)
+        bias = self.action_embedding(action).view(batch, -1, 1, 1)
+        hidden = self.transition_norm(self.transition_in(planes) + bias)
+        hidden = self.transition(torch.relu(hidden + latent))
+        return scale_min_max(hidden), self.reward_head(hidden)
+
+    def prediction(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        return self.policy_head(latent), self.value_head(latent)
+
+    def project(self, latent: Tensor) -> Tensor:
+        return self.projector(latent)  # type: ignore[no-any-return]
+
+    def predict_projection(self, projection: Tensor) -> Tensor:
+        return self.predictor(projection)  # type: ignore[no-any-return]

@@ -1,0 +1,64 @@
+"""Value targets: n-step returns, TD(lambda) and Monte Carlo are one formula.
+
+With the temporal differences
+
+    delta_t = r_{t+1} + d_{t+1} v_{t+1} - v_t
+
+the lambda-return, cut after n steps, is
+
+    G_t = v_t + sum_{i=0}^{n-1} lambda^i (d_{t+1} ... d_{t+i}) delta_{t+i}
+
+where d is the discount of the edge: gamma, -gamma where the mover changes, 0 at a terminal state.
+lambda = 1 gives the n-step return, lambda = 1 with n past the end of the episode Monte Carlo, and
+lambda = 0 or n = 1 the one-step target (Sutton & Barto, 2nd ed., eq. 12.3 and 12.9).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+
+def lambda_returns(
+    values: NDArray[np.float32],
+    rewards: NDArray[np.float32],
+    discounts: NDArray[np.float32],
+    *,
+    num_targets: int,
+    td_steps: int,
+    td_lambda: float,
+) -> NDArray[np.float32]:
+    """Targets for the first `num_targets` states of each of B windows of T transitions.
+
+    :param values: float32 [B, T + 1], value of each state, seen by the player to move there.
+    :param rewards: float32 [B, T], reward of each transition, seen by the player who moves.
+    :param discounts: float32 [B, T], factor on the next state's value. Zero at a termination cuts
+        everything behind it off. What lies behind a truncation must be padded with value 0, reward
+        0 and discount 0, and the truncating transition keep its discount, so that the value of
+        the last state bootstraps.
+    :param num_targets: how many states, from the first of the window on, get a target.
+    :param td_steps: n >= 1; sums stop at the window's end, too.
+    :param td_lambda: 0 .. 1
+    :return: float32 [B, num_targets]
+    """
+    if td_steps < 1:
+        raise ValueError(f"td_steps={td_steps}: a value target needs at least one step")
+    if not 0.0 <= td_lambda <= 1.0:
+        raise ValueError(f"td_lambda={td_lambda} is outside of [0, 1]")
+    horizon = rewards.shape[1]
+    if values.shape[1] != horizon + 1 or discounts.shape[1] != horizon:
+        raise ValueError(
+            f"{values.shape[1]} values, {horizon} rewards and {discounts.shape[1]} discounts: "
+            "a window of T transitions has T + 1 values, T rewards and T discounts"
+        )
+    delta = rewards + discounts * values[:, 1:] - values[:, :-1]  # [B, T]
+    decay = np.float32(td_lambda) * discounts  # [B, T]
+    steps = min(td_steps, horizon)
+    padding = max(0, num_targets - 1 + steps - horizon)
+    delta = sliding_window_view(np.pad(delta, ((0, 0), (0, padding))), steps, axis=1)
+    decay = sliding_window_view(np.pad(decay, ((0, 0), (0, padding))), steps, axis=1)
+    correction = np.zeros((len(values), num_targets), np.float32)
+    for i in range(steps - 1, -1, -1):
+        correction = delta[:, :num_targets, i] + decay[:, :num_targets, i] * correction
+    return values[:, :num_targets] + correction

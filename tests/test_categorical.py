@@ -1,0 +1,85 @@
+"""The h-transform, its exact inverse, and two-hot distributions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muzero_agent.categorical import EPSILON, Support, h, h_inverse
+
+scalars = st.floats(-1e6, 1e6, allow_nan=False, width=32)
+
+
+@given(scalars)
+def test_h_inverse_undoes_h(x: float) -> None:
+    tensor = torch.tensor(x, dtype=torch.float32)
+    assert h_inverse(h(tensor)).item() == pytest.approx(x, rel=2e-5, abs=1e-5)
+
+
+@given(scalars)
+def test_h_undoes_its_inverse_in_double(y: float) -> None:
+    tensor = torch.tensor(y, dtype=torch.float64)
+    assert h(h_inverse(tensor)).item() == pytest.approx(y, rel=1e-9, abs=1e-9)
+
+
+@given(scalars)
+def test_h_is_odd_and_matches_its_formula(x: float) -> None:
+    tensor = torch.tensor(x, dtype=torch.float64)
+    assert h(-tensor).item() == -h(tensor).item()
+    formula = ((abs(x) + 1) ** 0.5 - 1 + EPSILON * abs(x)) * (1 if x >= 0 else -1)
+    assert h(tensor).item() == pytest.approx(formula, rel=1e-9, abs=1e-9)
+
+
+@given(st.floats(-880, 880, width=32))
+def test_two_hot_keeps_the_scalar(x: float) -> None:
+    support = Support(bound=30.0, size=61)
+    target = support.two_hot(torch.tensor([x]))
+    assert target.sum().item() == pytest.approx(1.0, abs=1e-6)
+    assert (target > 0).sum().item() <= 2
+    assert h_inverse(target @ support.atoms).item() == pytest.approx(x, rel=1e-4, abs=1e-4)
+    adjacent = target.nonzero()[:, 1]
+    assert adjacent.max() - adjacent.min() <= 1
+
+
+def test_scalars_beyond_the_support_are_clipped() -> None:
+    support = Support(bound=2.0, size=5)
+    assert support.two_hot(torch.tensor([1e9]))[0].tolist() == [0, 0, 0, 0, 1]
+    assert support.two_hot(torch.tensor([-1e9]))[0].tolist() == [1, 0, 0, 0, 0]
+
+
+def test_expectation_of_two_hot_logits_is_the_scalar() -> None:
+    support = Support()
+    x = torch.tensor([[-500.0, -1.0, 0.0], [0.3, 17.0, 800.0]])
+    logits = support.two_hot(x).log()
+    torch.testing.assert_close(support.expectation(logits), x, rtol=1e-4, atol=1e-4)
+
+
+def test_zero_logits_stand_for_zero() -> None:
+    assert Support().expectation(torch.zeros(61)).abs().item() < 1e-5
+
+
+def test_cross_entropy_is_least_at_the_target() -> None:
+    """Its gradient vanishes where the softmax equals the two-hot target, and only there."""
+    support = Support(bound=3.0, size=7)
+    x = torch.tensor([1.7])
+    logits = (support.two_hot(x) + 1e-9).log().requires_grad_()
+    support.cross_entropy(logits, x).sum().backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad.abs().max() < 1e-6
+    other = torch.zeros(1, 7, requires_grad=True)
+    support.cross_entropy(other, x).sum().backward()  # type: ignore[no-untyped-call]
+    assert other.grad is not None
+    assert other.grad.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("size", [2, 4, 60])
+def test_support_must_be_odd(size: int) -> None:
+    with pytest.raises(ValueError, match="odd number of atoms"):
+        Support(size=size)
+
+
+def test_support_must_have_a_positive_bound() -> None:
+    with pytest.raises(ValueError, match="positive bound"):
+        Support(bound=0.0)
