@@ -168,7 +168,6 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.value[env, slot] = value
         self.legal[env, slot] = True if legal is None else legal
         self.searched[env, slot] = searched
-        self._set_priority(env, slot)
 
     def end_episode(
         self, env: int, obs: Observation, value: float, *, terminated: bool, player: int = 0
@@ -206,6 +205,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.player[env, slot] = player
         self.last_row[env, slot] = OPEN
         self.terminated[env, slot] = False
+        if self.priority_exponent > 0:
+            self._admit_predecessor(env, slot)
         self.head[env] += 1
         self.pos = int(self.head.max() % self.capacity)
         self.full = bool(self.head.min() >= self.capacity)
@@ -216,10 +217,6 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         slots = np.arange(first, last_row + 1) % self.capacity
         self.last_row[env, slots] = last_row
         self.terminated[env, last_row % self.capacity] = terminated
-        if self.priority_exponent > 0:
-            self.priorities.set(
-                np.array([env * self.capacity + last_row % self.capacity]), np.zeros(1)
-            )
         self.start[env] = last_row + 1
 
     # -- reading ---------------------------------------------------------------------------------
@@ -277,19 +274,19 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         """Value targets float32 [B, num_targets] of the rows and of those after them."""
         ends = self._ends(rows)
         longest = int((ends - rows.row).max())
-        horizon = max(1, min(num_targets - 1 + self.td_steps, longest))
+        horizon = max(num_targets - 1, 1, min(num_targets - 1 + self.td_steps, longest))
         offsets = np.arange(horizon + 1)
         row = rows.row[:, None] + offsets  # [B, T + 1]
         inside = row <= ends[:, None]
         slot = np.minimum(row, ends[:, None]) % self.capacity
         env = rows.env[:, None]
-        values = np.where(inside, self.value[env, slot], np.float32(0))
+        values = self.value[env, slot]  # past the end the last state's, which stays as it is
         moves = inside[:, 1:]  # the transition into this state exists
         rewards = np.where(moves, self.reward[env, slot][:, :-1], np.float32(0))
         player = self.player[env, slot]
         # What is good for the player who moves next is bad for one who moves now (zero-sum).
         sign = np.where(player[:, 1:] == player[:, :-1], np.float32(1), np.float32(-1))
-        discounts = np.where(moves, np.float32(self.gamma) * sign, np.float32(0))
+        discounts = np.where(moves, np.float32(self.gamma) * sign, np.float32(1))
         return lambda_returns(
             values,
             rewards,
@@ -369,8 +366,33 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             leaf = rows.env * self.capacity + rows.row % self.capacity
             self.priorities.set(leaf, priority.astype(np.float64) ** self.priority_exponent)
 
-    def _set_priority(self, env: int, slot: int) -> None:
-        """New rows get the largest priority seen, so that each is trained on soon."""
-        if self.priority_exponent > 0:
-            leaf = np.array([env * self.capacity + slot])
-            self.priorities.set(leaf, np.array([self.max_priority**self.priority_exponent]))
+    def _admit_predecessor(self, env: int, slot: int) -> None:
+        """A row can be drawn once its successor is there; new rows get the largest priority seen,
+        so that each is trained on soon."""
+        slots, weights = [slot], [0.0]
+        if self.head[env] > self.start[env]:
+            slots.append((slot - 1) % self.capacity)
+            weights.append(self.max_priority**self.priority_exponent)
+        self.priorities.set(env * self.capacity + np.array(slots), np.array(weights))
+
+    def check_valid(self) -> None:
+        """Raise ValueError if the bookkeeping of episodes is inconsistent."""
+        for env in range(self.n_envs):
+            oldest = max(0, int(self.head[env]) - self.capacity)
+            rows = np.arange(oldest, self.head[env])
+            if not len(rows):
+                continue
+            last = self.last_row[env, rows % self.capacity]
+            is_open = rows >= self.start[env]
+            closed = last[~is_open]
+            if (
+                (last[is_open] != OPEN).any()
+                or (closed >= self.start[env]).any()
+                or (closed < rows[~is_open]).any()
+                or (self.last_row[env, closed % self.capacity] != closed).any()
+                or (np.diff(closed) < 0).any()
+            ):
+                raise ValueError(f"the episode boundaries of environment {env} are inconsistent")
+            stored = self.value[env, rows % self.capacity], self.reward[env, rows % self.capacity]
+            if not all(np.isfinite(part).all() for part in stored):
+                raise ValueError(f"environment {env} holds values or rewards that are not finite")

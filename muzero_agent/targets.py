@@ -8,7 +8,7 @@ the lambda-return, cut after n steps, is
 
     G_t = v_t + sum_{i=0}^{n-1} lambda^i (d_{t+1} ... d_{t+i}) delta_{t+i}
 
-where d is the discount of the edge: gamma, -gamma where the mover changes, 0 at a terminal state.
+where d is the discount of the edge: gamma, or -gamma where the mover changes.
 lambda = 1 gives the n-step return, lambda = 1 with n past the end of the episode Monte Carlo, and
 lambda = 0 or n = 1 the one-step target (Sutton & Barto, 2nd ed., eq. 12.3 and 12.9).
 """
@@ -33,10 +33,10 @@ def lambda_returns(
 
     :param values: float32 [B, T + 1], value of each state, seen by the player to move there.
     :param rewards: float32 [B, T], reward of each transition, seen by the player who moves.
-    :param discounts: float32 [B, T], factor on the next state's value. Zero at a termination cuts
-        everything behind it off. What lies behind a truncation must be padded with value 0, reward
-        0 and discount 0, and the truncating transition keep its discount, so that the value of
-        the last state bootstraps.
+    :param discounts: float32 [B, T], factor on the next state's value. Zero cuts off whatever is
+        behind it, and so does a last state of value 0 after a termination. Pad behind the last
+        state of an episode with its value, reward 0 and discount 1: there delta is 0, so that the
+        last value bootstraps a truncated episode and nothing follows it.
     :param num_targets: how many states, from the first of the window on, get a target.
     :param td_steps: n >= 1; sums stop at the window's end, too.
     :param td_lambda: 0 .. 1

@@ -1,0 +1,315 @@
+"""Trajectories in, batches out: windows, masks, truncation, absorption, sampling."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from muzero_agent.replay import Rows, TrajectoryReplayBuffer
+
+ACTIONS = 3
+
+
+def make(buffer_size: int = 200, n_envs: int = 1, **kwargs: Any) -> TrajectoryReplayBuffer:
+    settings_: dict[str, Any] = {"unroll_steps": 3, "td_steps": 100, "gamma": 1.0, "seed": 0}
+    return TrajectoryReplayBuffer(
+        buffer_size,
+        spaces.Box(-1e6, 1e6, (1,)),
+        spaces.Discrete(ACTIONS),
+        device="cpu",
+        n_envs=n_envs,
+        **(settings_ | kwargs),
+    )
+
+
+def add_episode(
+    replay: TrajectoryReplayBuffer,
+    length: int,
+    *,
+    env: int = 0,
+    start: float = 0.0,
+    end: str = "terminated",
+    last_value: float = 50.0,
+    value: float = 0.0,
+    first_player: int | None = None,
+) -> None:
+    """States start, start + 1, ...; action t mod 3, reward 1 a step; ends as told or stays open."""
+    for t in range(length):
+        policy = np.eye(ACTIONS, dtype=np.float32)[t % ACTIONS]
+        player = 0 if first_player is None else (first_player + t) % 2
+        replay.add_step(
+            env,
+            np.array([start + t], np.float32),
+            t % ACTIONS,
+            1.0,
+            policy,
+            value,
+            None,
+            searched=True,
+            player=player,
+        )
+    if end != "open":
+        player = 0 if first_player is None else (first_player + length) % 2
+        replay.end_episode(
+            env,
+            np.array([start + length], np.float32),
+            last_value,
+            terminated=end == "terminated",
+            player=player,
+        )
+
+
+def rows_of(*row: int) -> Rows:
+    return Rows(np.zeros(len(row), np.int64), np.array(row, np.int64))
+
+
+def test_windows_hold_consecutive_states() -> None:
+    replay = make()
+    add_episode(replay, 20)
+    batch = replay.sample(64)
+    assert not isinstance(batch.observations, dict)
+    states = batch.observations[:, :, 0].numpy()
+    inside = batch.consistency_mask.numpy() > 0
+    assert inside.any()
+    assert ((states[:, 1:] - states[:, :-1])[inside] == 1).all()
+    assert (batch.actions.numpy() == states[:, :-1] % ACTIONS)[inside].all()
+    np.testing.assert_array_equal(batch.policies.argmax(-1).numpy()[:, 0], states[:, 0] % ACTIONS)
+
+
+def batch_from(replay: TrajectoryReplayBuffer, row: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    drawn = rows_of(row), np.ones(1, np.float32)
+    monkeypatch.setattr(replay, "sample_rows", lambda batch_size: drawn)
+    return replay.sample(1)
+
+
+def test_a_terminal_state_absorbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the end: reward 0, value 0, no policy loss, and all of it trained."""
+    replay = make()
+    add_episode(replay, 5)
+    batch = batch_from(replay, 4, monkeypatch)  # one move before the end
+    assert batch.rewards[0].tolist() == [1, 0, 0]
+    assert batch.reward_mask[0].tolist() == [1, 1, 1]
+    assert batch.values[0].tolist() == [1, 0, 0, 0]
+    assert batch.value_mask[0].tolist() == [1, 1, 1, 1]
+    assert batch.policy_mask[0].tolist() == [1, 0, 0, 0]
+    assert batch.consistency_mask[0].tolist() == [1, 0, 0]
+
+
+def test_truncation_bootstraps_and_masks_what_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = make()
+    add_episode(replay, 5, end="truncated", last_value=50.0)
+    batch = batch_from(replay, 4, monkeypatch)
+    assert batch.values[0, 0] == 51
+    assert batch.reward_mask[0].tolist() == [1, 0, 0]
+    assert batch.value_mask[0].tolist() == [1, 0, 0, 0]
+    assert batch.policy_mask[0].tolist() == [1, 0, 0, 0]
+
+
+def test_actions_past_the_end_are_random() -> None:
+    """The dynamics must absorb whatever is played there, not just the action that is stored."""
+    replay = make(unroll_steps=4)
+    add_episode(replay, 1)
+    actions = replay.sample(300).actions[:, 1:].numpy()
+    assert chisquare(np.bincount(actions.ravel(), minlength=ACTIONS)).pvalue > 1e-3
+
+
+def test_an_open_episode_ends_at_its_newest_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = make()
+    add_episode(replay, 5, end="open", value=7.0)
+    batch = batch_from(replay, 2, monkeypatch)
+    assert batch.values[0, 0] == 2 + 7  # two rewards, then the newest state's value
+    assert batch.reward_mask[0].tolist() == [1, 1, 0]
+    replay.close_open_episodes()
+    again = batch_from(replay, 2, monkeypatch)
+    assert again.values[0, 0] == 2 + 7
+    add_episode(replay, 3, start=100.0)
+    batch = batch_from(replay, 2, monkeypatch)
+    assert batch.values[0, 0] == 2 + 7  # the next episode is another one
+    replay.check_valid()
+
+
+def test_gamma_discounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = make(gamma=0.5)
+    add_episode(replay, 3)
+    assert batch_from(replay, 0, monkeypatch).values[0, :3].tolist() == [1.75, 1.5, 1.0]
+
+
+@pytest.mark.parametrize("first_player", [0, 1])
+@pytest.mark.parametrize("length", [4, 5])
+def test_two_players_see_the_outcome_with_their_own_sign(
+    first_player: int, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the last mover is paid: +1 for states where he moves, -1 for the other's; from odd and
+    even starts and whoever begins."""
+    replay = make(unroll_steps=length)
+    add_episode(replay, length, first_player=first_player)
+    replay.reward[0, :] = 0
+    replay.reward[0, length - 1] = 1
+    for start in range(length):
+        values = batch_from(replay, start, monkeypatch).values[0]
+        for k in range(length - start):
+            assert values[k] == (1 if (length - 1 - start - k) % 2 == 0 else -1)
+        assert values[length - start :].abs().sum() == 0
+
+
+def test_two_player_bootstrap_changes_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = make(td_steps=1)
+    add_episode(replay, 4, first_player=0, value=0.25)
+    replay.reward[:] = 0
+    assert batch_from(replay, 0, monkeypatch).values[0, 0] == -0.25
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=50)
+def test_the_ring_forgets_the_oldest_and_nothing_else(data: st.DataObject) -> None:
+    replay = make(buffer_size=data.draw(st.integers(6, 40)), n_envs=1)
+    start, states = 0.0, []
+    for _ in range(data.draw(st.integers(1, 8))):
+        length = data.draw(st.integers(1, 15))
+        end = data.draw(st.sampled_from(["terminated", "truncated"]))
+        add_episode(replay, length, start=start, end=end)
+        states += [start + t for t in range(length + 1)]
+        start += 1000
+        replay.check_valid()
+    held = states[-replay.capacity :]
+    rows = np.arange(len(states) - len(held), len(states))
+    obs = replay.observations_at(rows_of(*rows))
+    assert not isinstance(obs, dict)
+    assert obs[:, 0].tolist() == held
+    if replay.can_sample():
+        batch = replay.sample(32)
+        assert not isinstance(batch.observations, dict)
+        first = batch.observations[:, 0, 0].tolist()
+        assert set(first) <= set(held)
+        # No window runs into the next episode.
+        moves = batch.observations[:, 1:, 0] - batch.observations[:, :-1, 0]
+        assert moves.abs().max() <= 1
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_uniform_sampling_is_uniform_over_transitions(n_envs: int) -> None:
+    replay = make(n_envs=n_envs, buffer_size=40 * n_envs)
+    for env in range(n_envs):
+        add_episode(replay, 4 + env, env=env)
+        add_episode(replay, 6, env=env, end="truncated")
+        add_episode(replay, 3, env=env, end="open")
+    drawn = np.concatenate(
+        [(rows.env * 100 + rows.row) for rows, _ in (replay.sample_rows(64) for _ in range(200))]
+    )
+    values, counts = np.unique(drawn, return_counts=True)
+    transitions = sum(4 + env + 6 + 2 for env in range(n_envs))  # the open one's newest has none
+    assert len(values) == transitions
+    assert chisquare(counts).pvalue > 1e-3
+
+
+def test_prioritised_sampling_follows_priority_to_the_alpha() -> None:
+    replay = make(priority_exponent=0.5, priority_beta=1.0)
+    add_episode(replay, 10)
+    priority = np.arange(1.0, 11.0)
+    replay.update_priorities(rows_of(*range(10)), priority.astype(np.float32))
+    drawn = np.concatenate([replay.sample_rows(50)[0].row for _ in range(400)])
+    expected = priority**0.5 / (priority**0.5).sum()
+    counts = np.bincount(drawn, minlength=11)
+    assert counts[10] == 0  # the terminal state starts no window
+    assert chisquare(counts[:10], expected * len(drawn)).pvalue > 1e-3
+
+
+def test_importance_weights_undo_the_priorities() -> None:
+    replay = make(priority_exponent=1.0, priority_beta=1.0)
+    add_episode(replay, 4)
+    replay.update_priorities(rows_of(0, 1, 2, 3), np.array([1, 2, 3, 4], np.float32))
+    rows, weights = replay.sample_rows(64)
+    product = weights * (rows.row + 1)
+    np.testing.assert_allclose(product, product[0], rtol=1e-5)
+    assert weights.max() == 1
+
+
+def test_new_rows_get_the_largest_priority() -> None:
+    replay = make(priority_exponent=1.0)
+    add_episode(replay, 2)
+    replay.update_priorities(rows_of(0, 1), np.array([9, 1], np.float32))
+    add_episode(replay, 1, start=50.0)
+    weights = replay.priorities.get(np.arange(5))
+    assert weights.tolist() == [9, 1, 0, 9, 0]
+
+
+def test_reanalysed_results_replace_stored_ones_but_not_the_end() -> None:
+    replay = make()
+    add_episode(replay, 2)
+    fresh = np.full((3, ACTIONS), 1 / ACTIONS, np.float32)
+    replay.update_search(rows_of(0, 1, 2), fresh, np.array([5, 6, 7], np.float32))
+    assert replay.value[0, :3].tolist() == [5, 6, 0]  # a terminal state keeps its value 0
+    assert replay.searched[0, :3].tolist() == [True, True, False]
+    add_episode(replay, 1, end="truncated", last_value=3.0)
+    replay.update_search(rows_of(4), fresh[:1], np.array([8], np.float32))
+    assert replay.value[0, 4] == 8  # truncation bootstraps from the newest value
+
+
+def test_every_state_is_stored_once() -> None:
+    replay = make(buffer_size=1000)
+    add_episode(replay, 10)
+    assert replay.size() == 11
+
+
+def test_memory_is_allocated_on_first_use() -> None:
+    replay = TrajectoryReplayBuffer(
+        10**9, spaces.Box(0, 255, (84, 84, 4), np.uint8), spaces.Discrete(18), device="cpu"
+    )
+    assert replay.size() == 0
+    assert not replay.can_sample()
+    with pytest.raises(RuntimeError, match="collect steps"):
+        replay.sample(1)
+
+
+def test_dict_observations() -> None:
+    space = spaces.Dict({"a": spaces.Box(0, 1, (2,)), "b": spaces.Discrete(4)})
+    replay = TrajectoryReplayBuffer(
+        50, space, spaces.Discrete(2), device="cpu", unroll_steps=2, seed=0
+    )
+    for t in range(4):
+        obs = {"a": np.array([t, t], np.float32), "b": np.array(t)}
+        replay.add_step(0, obs, 0, 0.0, np.ones(2, np.float32) / 2, 0.0, None, searched=True)
+    batch = replay.sample(5)
+    assert isinstance(batch.observations, dict)
+    assert batch.observations["a"].shape == (5, 3, 2)
+    assert batch.observations["b"].shape == (5, 3)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.6])
+def test_state_round_trip(exponent: float) -> None:
+    replay = make(priority_exponent=exponent)
+    add_episode(replay, 12)
+    add_episode(replay, 5, end="open")
+    clone = pickle.loads(pickle.dumps(replay))
+    clone.check_valid()
+    for a, b in zip(replay.sample(16), clone.sample(16), strict=True):
+        if isinstance(a, Rows):
+            np.testing.assert_array_equal(a.row, b.row)
+        else:
+            assert (a == b).all()
+
+
+def test_check_valid_finds_damage() -> None:
+    replay = make()
+    add_episode(replay, 5)
+    replay.check_valid()
+    replay.last_row[0, 2] = 3
+    with pytest.raises(ValueError, match="episode"):
+        replay.check_valid()
+
+
+def test_reset_forgets() -> None:
+    replay = make()
+    add_episode(replay, 5)
+    replay.reset()
+    assert replay.size() == 0
+    add_episode(replay, 2)
+    replay.check_valid()
+    assert replay.size() == 3
