@@ -1,0 +1,91 @@
+"""What all tests share: one thread each, and a record of what the slow ones said."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch: its threads slow each other down once workers share the cores.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+STARTED = pytest.StashKey[float]()
+COUNTED = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-results",
+        metavar="FILE",
+        help="write date, machine, command and the outcome of each test to FILE (Markdown)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STARTED] = time.monotonic()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    target = config.getoption("--record-results")
+    if target:
+        seconds = time.monotonic() - config.stash[STARTED]
+        Path(target).write_text(record(terminalreporter, seconds), encoding="utf-8")
+
+
+def record(reporter: pytest.TerminalReporter, seconds: float) -> str:
+    """The outcome of a run as a page of Markdown."""
+    counts = ", ".join(
+        f"{len(reporter.stats[outcome])} {outcome}"
+        for outcome in COUNTED
+        if reporter.stats.get(outcome)
+    )
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    facts = {
+        "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
+        "command": f"`make test-slow` (`pytest {shlex.join(sys.argv[1:])}`)",
+        "commit": commit or "none",
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "software": f"Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "numba")),
+        "outcome": f"{counts or 'no test ran'}, in {seconds:.0f} s",
+    }
+    rows = [
+        (test.nodeid, outcome, test.duration)
+        for outcome in COUNTED
+        for test in reporter.stats.get(outcome, [])
+    ]
+    return "\n".join(
+        [
+            "# The slow tests' last run",
+            "",
+            *(f"- {name}: {fact}" for name, fact in facts.items()),
+            "",
+            "| test | outcome | seconds |",
+            "| --- | --- | ---: |",
+            *(f"| `{name}` | {outcome} | {took:.1f} |" for name, outcome, took in sorted(rows)),
+            "",
+        ]
+    )
+
+
+def processor() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,37 @@
+"""README tells the truth: its Python runs, and the commands and files it names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(README)
+    examples = list(document.examples())
+    assert examples
+    for example in examples:  # one test, since later blocks use the names of earlier ones
+        example.evaluate()
+
+
+def test_make_targets_exist() -> None:
+    named = set(re.findall(r"\bmake ([a-z][a-z-]*)", README.read_text(encoding="utf-8")))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_named_files_exist() -> None:
+    text = README.read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:benchmarks|examples|docs|tests)/[\w/.-]*\w", text))
+    named |= set(re.findall(r"\]\(([^)#:]+)\)", text))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
