@@ -38,7 +38,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     target = config.getoption("--record-results")
-    if target:
+    if target and any(terminalreporter.stats.get(outcome) for outcome in COUNTED):
         seconds = time.monotonic() - config.stash[STARTED]
         Path(target).write_text(record(terminalreporter, seconds), encoding="utf-8")
 
@@ -60,10 +60,10 @@ def record(reporter: pytest.TerminalReporter, seconds: float) -> str:
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
         "software": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "numba")),
-        "outcome": f"{counts or 'no test ran'}, in {seconds:.0f} s",
+        "outcome": f"{counts}, in {seconds:.0f} s",
     }
     rows = [
-        (test.nodeid, outcome, test.duration)
+        (test.nodeid.partition("@")[0], outcome, test.duration)  # without the group's name
         for outcome in COUNTED
         for test in reporter.stats.get(outcome, [])
     ]
