@@ -15,7 +15,8 @@ STAMP := $(VENV)/.installed
 PYTEST := $(PY) -c 'import muzero_agent.search.kernels' && $(PY) -m pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format types commit-checks bench constraints clean
+.PHONY: help install demo test test-slow lint format types commit-checks oracle bench golden \
+	constraints clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -51,8 +52,15 @@ types: $(STAMP) ## Check types, strictly
 
 commit-checks: test lint types ## Everything that has to pass before a commit
 
-bench: $(STAMP) ## Time the search (benchmarks/ holds more)
+# mctx and JAX, which nothing else needs
+oracle: $(STAMP)
+	$(PIP) install -qq -c constraints.txt --group golden
+
+bench: oracle ## Time the search beside mctx (benchmarks/ holds more)
 	$(PY) benchmarks/search.py
+
+golden: oracle ## Write the trees anew that the search is tested against, with mctx
+	$(PY) benchmarks/golden_trees.py
 
 # On a machine whose pip takes torch with CUDA, those libraries stay out: torch pins them itself.
 constraints: ## Resolve the newest versions of everything but torch into constraints.txt
