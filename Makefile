@@ -44,11 +44,10 @@ format: $(STAMP) ## Repair what `make lint` can repair
 types: $(STAMP) ## Check types, strictly
 	rm -rf build/typed build/lib build/bdist.*
 	$(PIP) install -qq --no-deps --no-build-isolation --target build/typed .
-	cd build/typed && $(abspath $(PY)) -m mypy --config-file ../../pyproject.toml -p muzero_agent
-	@for folder in tests examples benchmarks; do \
-		echo "mypy $$folder"; \
-		(cd build/typed && $(abspath $(PY)) -m mypy --config-file ../../pyproject.toml ../../$$folder) || exit 1; \
-	done
+	@cd build/typed && for what in '-p muzero_agent' ../../tests ../../examples ../../benchmarks; do \
+		echo "mypy $$what"; \
+		$(abspath $(PY)) -m mypy --config-file ../../pyproject.toml $$what || failed=1; \
+	done; test -z "$$failed"
 
 commit-checks: test lint types ## Everything that has to pass before a commit
 
