@@ -109,7 +109,7 @@ def muzero_loss(
         total = total + consistency_coef * consistency
 
     with torch.no_grad():
-        root_value = network.support.expectation(value_logits[0])
+        root_value = network.support.scalar(value_logits[0])
     return Losses(
         total, policy.detach(), value.detach(), reward.detach(), consistency.detach(), root_value
     )

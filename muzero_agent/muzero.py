@@ -1,47 +1,143 @@
-"""The SB3 algorithm."""
+"""MuZero as an algorithm of Stable-Baselines3."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import warnings
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    RolloutReturn,
+    Schedule,
+    TrainFreq,
+)
 from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from muzero_agent.losses import Targets, muzero_loss
-from muzero_agent.policies import MuZeroPolicy
+from muzero_agent.categorical import h_inverse
+from muzero_agent.losses import Losses, Targets, muzero_loss
+from muzero_agent.planner import SEARCHES, Plan
+from muzero_agent.policies import (
+    CnnPolicy,
+    MlpPolicy,
+    MultiInputPolicy,
+    MuZeroPolicy,
+    has_mask,
+    network_space,
+)
 from muzero_agent.reanalyse import Sweep
-from muzero_agent.replay import TrajectoryReplayBuffer
+from muzero_agent.replay import Batch, TrajectoryReplayBuffer
+from muzero_agent.types import Observation
+
+SelfMuZero = TypeVar("SelfMuZero", bound="MuZero")
+
+DEFAULT_LEARNING_RATE = LinearSchedule(start=1e-3, end=1e-4, end_fraction=1.0)
 
 
-class MuZero(OffPolicyAlgorithm):
-    policy_aliases: ClassVar[dict[str, Any]] = {"MlpPolicy": MuZeroPolicy}
+class _Decision:
+    """What was decided in the current states, kept until their transitions are stored."""
 
     def __init__(
         self,
-        policy,
-        env,
-        learning_rate=None,
+        policy: NDArray[np.float32],  # [n_envs, A]
+        value: NDArray[np.float32],  # [n_envs]
+        legal: NDArray[np.bool_] | None,  # [n_envs, A]
+        searched: bool,
+    ) -> None:
+        self.policy = policy
+        self.value = value
+        self.legal = legal
+        self.searched = searched
+
+
+class MuZero(OffPolicyAlgorithm):
+    """MuZero (Schrittwieser et al. 2020, arXiv 1911.08265) behind the interface of SB3.
+
+    Learns a model in a latent space, its policy and its value, and acts by tree search in that
+    model. By default the search is that of Gumbel MuZero (Danihelka et al., ICLR 2022).
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of `MuZeroPolicy`
+    :param env: environment, its id, or a VecEnv, whose environments are searched as one batch; None
+        for a model that is loaded to play
+    :param learning_rate: a number or a function of the remaining progress (1 to 0)
+    :param buffer_size: states that the replay holds
+    :param learning_starts: steps of uniformly random legal actions before search and learning
+    :param batch_size: windows of `unroll_steps` transitions per update
+    :param gamma: discount of a step; None resolves to 0.997
+    :param train_freq: steps (of each environment) between updates, or (n, "episode")
+    :param gradient_steps: updates each time; -1 for as many as steps were taken
+    :param num_simulations: network calls of a search
+    :param search: "gumbel" (sequential halving over sampled actions; learns with few simulations)
+        or "puct" (MuZero's original)
+    :param unroll_steps: K, steps for which the model is unrolled in training
+    :param td_steps: n, steps of reward at most in a value target
+    :param td_lambda: lambda of the value target: 1 is the n-step return, 0 the one-step target
+    :param reanalyse_ratio: stored states that are searched again with each environment step, in the
+        same batch; their values and policies in the replay are renewed
+    :param value_coef: weight of the value loss
+    :param consistency_coef: weight of the loss between predicted and represented next latents
+        (EfficientZero, arXiv 2111.00210); 0 turns it off
+    :param target_decay: decay per update of the moving average of the network that searches
+    :param priority_exponent: 0 samples uniformly; above, in proportion to the value's error to
+        this power
+    :param max_grad_norm: clips the gradient's norm
+    :param max_num_considered_actions: actions that Gumbel's root considers
+    :param dirichlet_fraction: share of noise in PUCT's root prior
+    :param dirichlet_alpha: of that noise; about 10 / (number of legal actions)
+    :param stats_window_size: episodes over which rollout statistics are averaged
+    :param tensorboard_log: directory of TensorBoard logs
+    :param policy_kwargs: see `MuZeroPolicy`
+    :param verbose: 0 nothing, 1 information, 2 debugging
+    :param seed: seeds everything; two runs with one seed are identical on one machine
+    :param device: where the networks are
+    :param _init_setup_model: whether to build the networks at once
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: MuZeroPolicy
+    replay_buffer: TrajectoryReplayBuffer
+
+    def __init__(
+        self,
+        policy: str | type[MuZeroPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = DEFAULT_LEARNING_RATE,
         buffer_size: int = 100_000,
         learning_starts: int = 200,
         batch_size: int = 128,
         gamma: float | None = None,
-        train_freq=8,
-        gradient_steps: int = 4,
+        train_freq: int | tuple[int, str] = 8,
+        gradient_steps: int = 8,
         num_simulations: int = 16,
         search: str = "gumbel",
         unroll_steps: int = 5,
-        td_steps: int = 50,
+        td_steps: int = 100,
         td_lambda: float = 0.95,
         reanalyse_ratio: int = 31,
         value_coef: float = 0.5,
         consistency_coef: float = 1.0,
         target_decay: float = 0.99,
         priority_exponent: float = 0.0,
-        bootstrap: str = "improved",
         max_grad_norm: float = 5.0,
+        max_num_considered_actions: int = 16,
+        dirichlet_fraction: float = 0.25,
+        dirichlet_alpha: float = 0.3,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -50,11 +146,9 @@ class MuZero(OffPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        if learning_rate is None:
-            learning_rate = LinearSchedule(3e-3, 3e-4, 1.0)
         super().__init__(
-            policy,
-            env,
+            self._resolve_policy(policy, env),
+            env,  # type: ignore[arg-type]
             learning_rate,
             buffer_size,
             learning_starts,
@@ -63,15 +157,14 @@ class MuZero(OffPolicyAlgorithm):
             train_freq=train_freq,
             gradient_steps=gradient_steps,
             replay_buffer_class=TrajectoryReplayBuffer,
+            policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
             verbose=verbose,
             device=device,
+            support_multi_env=True,
             seed=seed,
             sde_support=False,
-            supported_action_spaces=(spaces.Discrete,),
-            support_multi_env=True,
         )
         self.num_simulations = num_simulations
         self.search = search
@@ -83,94 +176,436 @@ class MuZero(OffPolicyAlgorithm):
         self.consistency_coef = consistency_coef
         self.target_decay = target_decay
         self.priority_exponent = priority_exponent
-        self.bootstrap = bootstrap
         self.max_grad_norm = max_grad_norm
+        self.max_num_considered_actions = max_num_considered_actions
+        self.dirichlet_fraction = dirichlet_fraction
+        self.dirichlet_alpha = dirichlet_alpha
         if _init_setup_model:
             self._setup_model()
 
+    # -- setting up ------------------------------------------------------------------------------
+
+    @classmethod
+    def _resolve_policy(
+        cls, policy: str | type[MuZeroPolicy], env: GymEnv | str | None
+    ) -> str | type[MuZeroPolicy]:
+        """The class behind an alias where SB3 would refuse the alias: "MlpPolicy" and "CnnPolicy"
+        take a Dict that is an observation and its mask."""
+        space = getattr(env, "observation_space", None)
+        masked = has_mask(space) and not isinstance(network_space(space), spaces.Dict)  # type: ignore[arg-type]
+        if isinstance(policy, str) and masked and policy in cls.policy_aliases:
+            return cls.policy_aliases[policy]  # type: ignore[return-value]
+        return policy
+
     def _setup_model(self) -> None:
-        self.replay_buffer_kwargs = dict(
-            unroll_steps=self.unroll_steps,
-            td_steps=self.td_steps,
-            td_lambda=self.td_lambda,
-            gamma=self.gamma,
-            priority_exponent=self.priority_exponent,
-            seed=self.seed,
-        )
+        self._check_arguments()
+        self._check_spaces()
+        self.replay_buffer_kwargs = {
+            "unroll_steps": self.unroll_steps,
+            "td_steps": self.td_steps,
+            "td_lambda": self.td_lambda,
+            "gamma": self.gamma,
+            "priority_exponent": self.priority_exponent,
+        }
         super()._setup_model()
-        self.policy.num_simulations = self.num_simulations
-        self.policy.search = self.search
-        self.policy.planner.discount = self.gamma
-        self._rng = np.random.default_rng(self.seed)
-        self.policy.rng = np.random.default_rng(self.seed)
+        self.set_random_seed(self.seed)  # again: now the generators' owners exist
         self._sweep = Sweep()
+        self._decision: _Decision | None = None
+        self._env_has_masks = False
 
-    def _sample_action(self, learning_starts, action_noise=None, n_envs=1):
+    def _check_arguments(self) -> None:
+        """Refuse what cannot work, before anything is built."""
+        at_least_one = (
+            "num_simulations",
+            "unroll_steps",
+            "td_steps",
+            "batch_size",
+            "buffer_size",
+            "max_num_considered_actions",
+        )
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
+        for name in ("gamma", "td_lambda", "target_decay", "dirichlet_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}: give a number in [0, 1]")
+        for name in ("reanalyse_ratio", "value_coef", "consistency_coef", "priority_exponent"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: give 0 or more")
+        if self.search not in SEARCHES:
+            raise ValueError(f"search={self.search!r}: choose one of {list(SEARCHES)}")
+
+    def _check_spaces(self) -> None:
+        """Refuse spaces that are not supported, and say what to do instead."""
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise ValueError(
+                f"action space {self.action_space}: MuZero needs a Discrete one; wrap the "
+                "environment so that each of its actions has a number "
+                "(gymnasium.wrappers.TransformAction)"
+            )
+        if self.action_space.start != 0:
+            raise ValueError(
+                f"action space {self.action_space}: actions must be numbered from 0; subtract "
+                "`start` in a wrapper (gymnasium.wrappers.TransformAction)"
+            )
+        supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+        space = self.observation_space
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+        for part in parts:
+            if not isinstance(part, supported):
+                raise ValueError(
+                    f"observation space {part}: supported are Box, Discrete, MultiDiscrete, "
+                    "MultiBinary and a flat Dict of these; flatten others with "
+                    "gymnasium.wrappers.FlattenObservation"
+                )
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed the environment, torch, numpy and the generators of search and replay."""
+        super().set_random_seed(seed)
+        act, play, replay = (
+            np.random.default_rng(sequence) for sequence in np.random.SeedSequence(seed).spawn(3)
+        )
+        self._rng = act
+        if getattr(self, "policy", None) is not None:
+            self.policy.rng = play
+        if getattr(self, "replay_buffer", None) is not None:
+            self.replay_buffer.rng = replay
+
+    def _configured_policy(self) -> MuZeroPolicy:
+        """The policy with this model's present search settings, which users may change."""
+        policy = self.policy
+        policy.num_simulations = self.num_simulations
+        policy.search = self.search
+        policy.discount = self.gamma
+        policy.max_num_considered_actions = self.max_num_considered_actions
+        policy.dirichlet_fraction = self.dirichlet_fraction
+        policy.dirichlet_alpha = self.dirichlet_alpha
+        return policy
+
+    # -- learning --------------------------------------------------------------------------------
+
+    def learn(
+        self: SelfMuZero,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "MuZero",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMuZero:
+        """Learn for `total_timesteps` environment steps; see SB3's `OffPolicyAlgorithm.learn`."""
+        return super().learn(
+            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+        )
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        if self.env is None:
+            raise ValueError("this model has no environment: call `set_env` first")
+        normalize = self._vec_normalize_env
+        if normalize is not None and normalize.norm_reward:
+            warnings.warn(
+                "VecNormalize(norm_reward=True) changes the scale of rewards while values in the "
+                "replay keep the old one: prefer norm_reward=False, MuZero's value transform "
+                "already handles scales",
+                stacklevel=3,
+            )
+        before = self._last_obs
+        result = super()._setup_learn(*args, **kwargs)
+        if self._last_obs is not before:  # the environment was reset
+            self.replay_buffer.close_open_episodes()
+        self._env_has_masks = self.env.has_attr("action_masks")
+        return result
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """Play; see SB3. If it is interrupted, by a callback, an error or Ctrl-C, the last step is
+        not in the replay: the next `learn` starts from a reset environment."""
+        completed = False
+        try:
+            rollout = super().collect_rollouts(
+                env,
+                callback,
+                train_freq,
+                replay_buffer,
+                action_noise,
+                learning_starts,
+                log_interval,
+            )
+            completed = rollout.continue_training
+            return rollout
+        finally:
+            if not completed:
+                self._last_obs = None
+                self._decision = None
+
+    def _sample_action(
+        self,
+        learning_starts: int,
+        action_noise: ActionNoise | None = None,
+        n_envs: int = 1,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Search from the current states; at random during the warm-up."""
         obs = self._last_obs
+        assert obs is not None
+        self._check_finite("observation", obs)
+        legal = self._legal_actions(obs)
         if self.num_timesteps < learning_starts:
-            self._found = None
-            a = self._rng.integers(self.action_space.n, size=n_envs)
-            return a, a
-        replay = self.replay_buffer
-        rows = self._sweep.rows(replay, self.reanalyse_ratio * n_envs) if self.reanalyse_ratio else None
-        batch = obs
-        noise = np.ones(n_envs, np.float32)
-        if rows is not None:
-            old = replay.observations_at(rows)
-            batch = np.concatenate([obs, old])
-            noise = np.concatenate([noise, np.zeros(len(old), np.float32)])
-        out = self.policy.plan(torch.as_tensor(batch), noise=noise, rng=self._rng)
-        value = out.improved_value if self.bootstrap == "improved" else out.value
-        if rows is not None:
-            replay.update_search(rows, out.action_weights[n_envs:], value[n_envs:])
-        self._found = (out.action_weights[:n_envs], value[:n_envs])
-        a = out.action[:n_envs].astype(np.int64)
-        return a, a
+            weights = np.ones((n_envs, self._num_actions), np.float32) if legal is None else legal
+            policy = (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+            actions = np.array(
+                [
+                    self._rng.choice(self._num_actions, p=p / p.sum())
+                    for p in policy.astype(np.float64)
+                ]
+            )
+            self._decision = _Decision(policy, np.zeros(n_envs, np.float32), legal, False)
+            return actions, actions
+        plan = self._plan_and_reanalyse(obs, legal)
+        self._decision = _Decision(plan.policy[:n_envs], plan.mixed_value[:n_envs], legal, True)
+        actions = plan.action[:n_envs].astype(np.int64)
+        return actions, actions
 
-    def _store_transition(self, replay_buffer, buffer_action, new_obs, reward, dones, infos):
-        uniform = np.full(self.action_space.n, 1 / self.action_space.n, np.float32)
+    def _plan_and_reanalyse(self, obs: Observation, legal: NDArray[np.bool_] | None) -> Plan:
+        """Search from the current states and, in the same batch, from stored ones, whose results
+        are renewed. Noise is for those that act."""
+        n_envs, replay = self.n_envs, self.replay_buffer
+        rows = self._sweep.rows(replay, self.reanalyse_ratio * n_envs)
+        stored = self._normalized(replay.observations_at(rows))
+        stored_legal = replay.legal[rows.env, rows.row % replay.capacity]
+        noise = np.zeros(n_envs + len(rows.env), np.float32)
+        noise[:n_envs] = 1.0
+        legal_now = np.ones((n_envs, self._num_actions), np.bool_) if legal is None else legal
+        plan = self._configured_policy().plan(
+            _concatenate(obs, stored),
+            legal_actions=np.concatenate([legal_now, stored_legal]),
+            noise=noise,
+            rng=self._rng,
+        )
+        replay.update_search(rows, plan.policy[n_envs:], plan.mixed_value[n_envs:])
+        return plan
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: NDArray[Any],
+        new_obs: Any,
+        reward: NDArray[Any],
+        dones: NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        assert isinstance(replay_buffer, TrajectoryReplayBuffer)
+        assert self._last_obs is not None
+        decision = self._decision
+        assert decision is not None
+        self._check_finite("reward", np.asarray(reward))
+        ends = {i: infos[i]["terminal_observation"] for i in np.flatnonzero(dones)}
+        for i, last_obs in ends.items():
+            self._check_finite("observation", _add_batch_dimension(last_obs), env=int(i))
+        normalize = self._vec_normalize_env
+        obs = self._last_obs
+        if normalize is not None:
+            obs, reward = self._last_original_obs, normalize.get_original_reward()
         for i in range(self.n_envs):
-            policy, value = (uniform, 0.0) if self._found is None else (self._found[0][i], self._found[1][i])
-            replay_buffer.add_step(i, self._last_obs[i], buffer_action[i], reward[i], policy, value, None, searched=self._found is not None)
-            if dones[i]:
-                term = not infos[i].get("TimeLimit.truncated", False)
-                last = infos[i]["terminal_observation"]
-                v = 0.0
-                if not term:
-                    with torch.no_grad():
-                        v = float(self.policy.target_network.initial_inference(self.policy.preprocess(torch.as_tensor(last[None]))).value[0])
-                replay_buffer.end_episode(i, last, v, terminated=term)
-        if hasattr(self.policy.network.normalize, "update"):
-            self.policy.network.normalize.update(torch.as_tensor(self._last_obs))
+            replay_buffer.add_step(
+                i,
+                _row(obs, i),
+                int(buffer_action[i]),
+                float(reward[i]),
+                decision.policy[i],
+                float(decision.value[i]),
+                None if decision.legal is None else decision.legal[i],
+                searched=decision.searched,
+            )
+        for i, last_obs in ends.items():
+            terminated = not infos[i].get("TimeLimit.truncated", False)
+            value = 0.0 if terminated else self._value(last_obs)
+            stored = last_obs if normalize is None else normalize.unnormalize_obs(last_obs)
+            replay_buffer.end_episode(int(i), stored, value, terminated=terminated)
+        self.policy.network.observe(self._tensors(self._last_obs))
         self._last_obs = new_obs
+        if normalize is not None:
+            self._last_original_obs = normalize.get_original_obs()
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
+        """Update the networks `gradient_steps` times from the replay."""
+        if not self.replay_buffer.can_sample():
+            return
         policy = self.policy
-        net, target = policy.network, policy.target_network
-        net.train()
+        policy.set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
-        logs = []
+        parameters = list(policy.network.parameters())
+        averages = list(policy.target_network.parameters())
+        update_average = get_ema_multi_avg_fn(self.target_decay)
+        history = []
         for _ in range(gradient_steps):
-            b = self.replay_buffer.sample(batch_size)
-            obs = b.observations
-            feats = policy.preprocess(obs[:, 0])
-            nxt = policy.preprocess(obs[:, 1:].transpose(0, 1).flatten(0, 1)) if self.consistency_coef else None
-            loss = muzero_loss(
-                net, feats, nxt,
-                Targets(b.actions, b.rewards, b.values, b.policies, b.reward_mask, b.value_mask, b.policy_mask, b.consistency_mask, b.weights),
-                value_coef=self.value_coef, consistency_coef=self.consistency_coef,
-            )
+            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            losses = self._loss(batch)
             policy.optimizer.zero_grad()
-            loss.total.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), self.max_grad_norm)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            clip_grad_norm_(parameters, self.max_grad_norm, error_if_nonfinite=True)
             policy.optimizer.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(list(target.parameters()), list(net.parameters()), 1 - self.target_decay)
-                for x, y in zip(target.buffers(), net.buffers(), strict=True):
-                    x.copy_(y)
-            if self.priority_exponent:
-                self.replay_buffer.update_priorities(b.rows, (loss.root_value - b.values[:, 0]).abs().numpy() + 1e-3)
-            self._n_updates += 1
-        for k in ("total", "policy", "value", "reward", "consistency"):
-            self.logger.record(f"train/{k}_loss", float(getattr(loss, k)))
-        self.logger.record("train/n_updates", self._n_updates)
+            update_average(averages, parameters, 0)  # type: ignore[no-untyped-call]
+            if self.priority_exponent > 0:
+                error = (losses.root_value - batch.values[:, 0]).abs() + 1e-3
+                self.replay_buffer.update_priorities(batch.rows, error.cpu().numpy())
+            history.append(torch.stack(losses[:5]).detach())
+        self._n_updates += gradient_steps
+        for average, buffer in zip(
+            policy.target_network.buffers(), policy.network.buffers(), strict=True
+        ):
+            average.copy_(buffer)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        means = torch.stack(history).mean(0).tolist()
+        for name, mean in zip(Losses._fields[:5], means, strict=True):
+            key = "train/loss" if name == "total" else f"train/{name}_loss"
+            self.logger.record(key, mean)
+
+    def _loss(self, batch: Batch) -> Losses:
+        policy = self.policy
+        first, following = batch.split_observations()
+        return muzero_loss(
+            policy.network,
+            policy.preprocess(first),
+            policy.preprocess(following) if self.consistency_coef > 0 else None,
+            Targets(
+                batch.actions,
+                batch.rewards,
+                batch.values,
+                batch.policies,
+                batch.reward_mask,
+                batch.value_mask,
+                batch.policy_mask,
+                batch.consistency_mask,
+                batch.weights,
+            ),
+            value_coef=self.value_coef,
+            consistency_coef=self.consistency_coef,
+        )
+
+    # -- playing ---------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        observation: Observation,
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...] | None]:
+        """Search, and return the action to play; see `MuZeroPolicy.predict`."""
+        return self._configured_policy().predict(
+            observation, state, episode_start, deterministic, action_masks
+        )
+
+    def plan(
+        self,
+        observation: Observation,
+        action_masks: NDArray[Any] | None = None,
+        deterministic: bool = True,
+    ) -> Plan:
+        """Search, and return all that it found: visits, values, principal variations.
+
+        :param observation: one observation, or n of them
+        :param action_masks: [A] or [n, A], nonzero where legal
+        :param deterministic: search without noise
+        :return: arrays of n rows; of one row for one observation
+        """
+        policy = self._configured_policy()
+        obs, _ = policy.batched(observation)
+        return policy.plan(
+            obs,
+            legal_actions=policy.legal_actions(obs, action_masks),
+            noise=0.0 if deterministic else 1.0,
+            temperature=0.0 if deterministic else 1.0,
+            variations=True,
+        )
+
+    # -- saving ----------------------------------------------------------------------------------
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_rng", "_sweep", "_decision"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+    # -- small things ----------------------------------------------------------------------------
+
+    @property
+    def _num_actions(self) -> int:
+        assert isinstance(self.action_space, spaces.Discrete)
+        return int(self.action_space.n)
+
+    def _tensors(self, obs: Observation) -> Any:
+        """Preprocessed tensors of observations [B, ...]."""
+        if isinstance(obs, dict):
+            return self.policy.preprocess(
+                {key: torch.as_tensor(part, device=self.device) for key, part in obs.items()}
+            )
+        return self.policy.preprocess(torch.as_tensor(obs, device=self.device))
+
+    def _normalized(self, obs: Observation) -> Observation:
+        """As VecNormalize shows observations to the agent, if there is one."""
+        if self._vec_normalize_env is None:
+            return obs
+        return self._vec_normalize_env.normalize_obs(obs)  # type: ignore[arg-type, return-value]
+
+    @torch.no_grad()
+    def _value(self, obs: Observation) -> float:
+        """The network's value of one observation."""
+        inference = self.policy.target_network.initial_inference(
+            self._tensors(_add_batch_dimension(obs))
+        )
+        return float(h_inverse(inference.scalars[0]))
+
+    def _legal_actions(self, obs: Observation) -> NDArray[np.bool_] | None:
+        """bool [n_envs, A]: from the observation, else from the environment's `action_masks()`."""
+        masks = None
+        if not has_mask(self.observation_space) and self._env_has_masks:
+            assert self.env is not None
+            masks = np.stack(self.env.env_method("action_masks"))
+        legal = self.policy.legal_actions(obs, masks)
+        if legal is not None and not legal.any(-1).all():
+            env = int(np.flatnonzero(~legal.any(-1))[0])
+            raise ValueError(
+                f"environment {env} has no legal action at step {self.num_timesteps}: its mask is "
+                "all zero, though the episode goes on; end the episode there, or mend the mask"
+            )
+        return legal
+
+    def _check_finite(self, what: str, data: Observation, env: int | None = None) -> None:
+        """Raise before NaN or infinity reaches replay or networks."""
+        parts = data.values() if isinstance(data, dict) else [data]
+        for part in parts:
+            if part.dtype.kind == "f" and not np.isfinite(part).all():
+                bad = ~np.isfinite(part).reshape(len(part), -1).all(-1)
+                index = int(np.flatnonzero(bad)[0]) if env is None else env
+                raise ValueError(
+                    f"environment {index} gave a {what} that is not finite (NaN or infinity) at "
+                    f"step {self.num_timesteps}. Nothing of that step was stored: mend the "
+                    "environment, or clean its output in a wrapper, and call `learn` again"
+                )
+
+
+def _row(obs: Any, i: int) -> Any:
+    """Observation i of a batch."""
+    return {key: part[i] for key, part in obs.items()} if isinstance(obs, dict) else obs[i]
+
+
+def _add_batch_dimension(obs: Any) -> Any:
+    if isinstance(obs, dict):
+        return {key: np.asarray(part)[None] for key, part in obs.items()}
+    return np.asarray(obs)[None]
+
+
+def _concatenate(first: Any, second: Any) -> Any:
+    if isinstance(first, dict):
+        return {key: np.concatenate([first[key], second[key]]) for key in first}
+    return np.concatenate([first, second])

@@ -7,6 +7,7 @@ not know what a latent looks like.
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from typing import NamedTuple
 
@@ -15,14 +16,16 @@ from torch import Tensor, nn
 
 from muzero_agent.categorical import Support
 
+Obs = Tensor | dict[str, Tensor]
+"""Preprocessed observations [B, ...]."""
+
 
 class Inference(NamedTuple):
-    """What a network call gives to a search, in units of reward and return."""
+    """What a network call gives to a search."""
 
     latent: Tensor  # [B, *latent]
     policy_logits: Tensor  # [B, A]
-    value: Tensor  # [B]
-    reward: Tensor  # [B]; zeros at the root
+    scalars: Tensor  # [2, B], h(value) and h(reward); see `categorical.h_inverse`
 
 
 class MuZeroNetwork(nn.Module):
@@ -39,8 +42,8 @@ class MuZeroNetwork(nn.Module):
         self.support = Support(support_bound, support_size)
 
     @abstractmethod
-    def representation(self, features: Tensor) -> Tensor:
-        """h: features of observations [B, *features] -> latents [B, *latent]."""
+    def representation(self, obs: Obs) -> Tensor:
+        """h: preprocessed observations [B, ...] -> latents [B, *latent]."""
 
     @abstractmethod
     def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,28 +53,31 @@ class MuZeroNetwork(nn.Module):
     def prediction(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """f: latents [B, *latent] -> policy logits [B, A], value logits [B, S]."""
 
-    @abstractmethod
     def project(self, latent: Tensor) -> Tensor:
-        """Latents [B, *latent] -> projections [B, P], compared by the consistency loss."""
+        """Latents [B, *latent] -> [B, P], between which the consistency loss is measured."""
+        return latent.flatten(1)
 
-    @abstractmethod
     def predict_projection(self, projection: Tensor) -> Tensor:
         """SimSiam's predictor (EfficientZero, section 4.1): [B, P] -> [B, P]."""
+        return projection
 
-    def initial_inference(self, features: Tensor) -> Inference:
-        """h, then f."""
-        latent = self.representation(features)
+    def observe(self, obs: Obs) -> None:
+        """Take statistics of observations newly collected [B, ...], where a network keeps any."""
+
+    def initial_inference(self, obs: Obs) -> Inference:
+        """h, then f; the reward is 0."""
+        latent = self.representation(obs)
         policy_logits, value_logits = self.prediction(latent)
-        value = self.support.expectation(value_logits)
-        return Inference(latent, policy_logits, value, torch.zeros_like(value))
+        value = self.support.mean(value_logits)
+        return Inference(latent, policy_logits, torch.stack((value, torch.zeros_like(value))))
 
     def recurrent_inference(self, latent: Tensor, action: Tensor) -> Inference:
         """g, then f."""
         latent, reward_logits = self.dynamics(latent, action)
         policy_logits, value_logits = self.prediction(latent)
         # One pass for both: at the batch sizes of a search the number of operations is the cost.
-        value, reward = self.support.expectation(torch.stack((value_logits, reward_logits)))
-        return Inference(latent, policy_logits, value, reward)
+        scalars = self.support.mean(torch.stack((value_logits, reward_logits)))
+        return Inference(latent, policy_logits, scalars)
 
 
 class RunningNorm(nn.Module):
@@ -95,9 +101,7 @@ class RunningNorm(nn.Module):
         delta = x.mean(0) - self.mean
         share = len(x) / total
         var = x.var(0, correction=0)
-        self.var.copy_(
-            self.var * (1 - share) + var * share + delta.square() * share * (1 - share)
-        )
+        self.var.copy_(self.var * (1 - share) + var * share + delta.square() * share * (1 - share))
         self.mean.add_(delta * share)
         self.count.copy_(total)
 
@@ -108,10 +112,10 @@ class RunningNorm(nn.Module):
 class SimNorm(nn.Module):
     """Simplicial normalisation: a softmax within each group of features (TD-MPC2, section 3.1).
 
-    Keeps latents bounded, as MuZero's min-max scaling to [0, 1] does, but is smooth and keeps no
-    single feature at the extremes, which makes long unrolls steadier.
+    Keeps latents bounded, as MuZero's min-max scaling to [0, 1] does, but is smooth, which makes
+    long unrolls steadier.
 
-    :param group: features per group; the last dimension is a multiple of it.
+    :param group: features per group; the size of the last dimension is a multiple of it.
     """
 
     def __init__(self, group: int = 8) -> None:
@@ -119,10 +123,10 @@ class SimNorm(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = x.shape
         # Groups are strided, not contiguous: torch vectorises a softmax over any dimension but a
         # short last one.
-        return torch.softmax(x.view(*shape[:-1], self.group, -1), -2).view(shape)
+        grouped = x.unflatten(-1, (self.group, -1))
+        return torch.softmax(grouped, -2).flatten(-2)
 
 
 def scale_min_max(latent: Tensor) -> Tensor:
@@ -143,12 +147,12 @@ class MinMax(nn.Module):
 LATENT_NORMS: dict[str, type[nn.Module]] = {"simnorm": SimNorm, "minmax": MinMax}
 
 
-def _mlp(sizes: list[int], activation: type[nn.Module]) -> nn.Sequential:
+def _mlp(sizes: list[int], activation: type[nn.Module]) -> list[nn.Module]:
     """Linear, LayerNorm, activation for each pair of sizes."""
     layers: list[nn.Module] = []
-    for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for size_in, size_out in itertools.pairwise(sizes):
         layers += [nn.Linear(size_in, size_out), nn.LayerNorm(size_out), activation()]
-    return nn.Sequential(*layers)
+    return layers
 
 
 def zero_linear(size_in: int, size_out: int) -> nn.Linear:
@@ -160,75 +164,83 @@ def zero_linear(size_in: int, size_out: int) -> nn.Linear:
 
 
 class MlpNetwork(MuZeroNetwork):
-    """Fully connected h, g and f for feature vectors.
+    """Fully connected h, g and f.
 
-    :param num_features: size of the feature vectors
+    Heads that read the same features are one linear layer, whose output is split: with networks
+    this small, a search waits for the number of operations, not for their size.
+
+    :param features_extractor: observations -> features [B, num_features]
+    :param num_features: size of the features
     :param num_actions: A
     :param representation: widths of the hidden layers of h
     :param dynamics: widths of the hidden layers of g, at least one
     :param prediction: widths of the hidden layers of f, at least one
     :param latent_size: size of a latent, a multiple of 8 for "simnorm"
     :param latent_norm: "simnorm" or "minmax"
+    :param normalize_features: scale features by the mean and variance of all seen so far
     """
 
     def __init__(
         self,
         features_extractor: nn.Module,
+        num_features: int,
         num_actions: int,
         *,
-        normalize_features: bool = True,
         representation: list[int],
         dynamics: list[int],
         prediction: list[int],
-        latent_size: int = 128,
+        latent_size: int = 64,
         latent_norm: str = "simnorm",
         activation: type[nn.Module] = nn.ReLU,
+        normalize_features: bool = True,
         support_bound: float = 30.0,
         support_size: int = 61,
     ) -> None:
         super().__init__(num_actions, support_bound, support_size)
-        size = self.support.size
-        self.latent_norm = LATENT_NORMS[latent_norm]()
-        num_features = features_extractor.features_dim
+        if latent_norm not in LATENT_NORMS:
+            raise ValueError(f"latent_norm={latent_norm!r}: choose one of {list(LATENT_NORMS)}")
+        if latent_norm == "simnorm" and latent_size % 8:
+            raise ValueError(f"latent_size={latent_size}: 'simnorm' needs a multiple of 8")
+        if not dynamics or not prediction:
+            raise ValueError("net_arch: dynamics and prediction need at least one hidden layer")
         self.features_extractor = features_extractor
-        self.normalize = RunningNorm(num_features) if normalize_features else nn.Identity()
-        self.encoder = nn.Sequential(
-            _mlp([num_features, *representation], activation),
-            nn.Linear([num_features, *representation][-1], latent_size),
-        )
+        self.running_norm = RunningNorm(num_features) if normalize_features else None
+        self.latent_norm = LATENT_NORMS[latent_norm]()
+        sizes = [num_features, *representation]
+        self.encoder = nn.Sequential(*_mlp(sizes, activation), nn.Linear(sizes[-1], latent_size))
         # The first layer of g on (latent, one-hot action) is a linear map of the latent plus a row
         # of a table: an embedding is that row without the concatenation.
         self.action_embedding = nn.Embedding(num_actions, dynamics[0])
         self.transition_in = nn.Linear(latent_size, dynamics[0])
         self.transition = nn.Sequential(
-            nn.LayerNorm(dynamics[0]), activation(), _mlp(dynamics, activation)
+            nn.LayerNorm(dynamics[0]), activation(), *_mlp(dynamics, activation)
         )
-        self.next_latent = nn.Linear(dynamics[-1], latent_size)
-        self.reward_head = zero_linear(dynamics[-1], size)
-        self.trunk = _mlp([latent_size, *prediction], activation)
-        self.policy_head = zero_linear(prediction[-1], num_actions)
-        self.value_head = zero_linear(prediction[-1], size)
-        self.projector = nn.Sequential(
-            _mlp([latent_size, latent_size], activation), nn.Linear(latent_size, latent_size)
-        )
-        self.predictor = nn.Sequential(
-            _mlp([latent_size, latent_size // 2], activation),
-            nn.Linear(latent_size // 2, latent_size),
-        )
+        self.transition_out = nn.Linear(dynamics[-1], latent_size + support_size)
+        self.trunk = nn.Sequential(*_mlp([latent_size, *prediction], activation))
+        self.heads = zero_linear(prediction[-1], num_actions + support_size)
+        self._transition_split = [latent_size, support_size]
+        self._heads_split = [num_actions, support_size]
+        with torch.no_grad():
+            self.transition_out.weight[latent_size:] = 0.0
+            self.transition_out.bias[latent_size:] = 0.0
 
-    def representation(self, features: Tensor) -> Tensor:
-        return self.latent_norm(self.encoder(self.normalize(self.features_extractor(features))))  # type: ignore[no-any-return]
+    def representation(self, obs: Obs) -> Tensor:
+        features: Tensor = self.features_extractor(obs)
+        if self.running_norm is not None:
+            features = self.running_norm(features)
+        latent: Tensor = self.latent_norm(self.encoder(features))
+        return latent
 
     def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.transition(self.transition_in(latent) + self.action_embedding(action))
-        return self.latent_norm(self.next_latent(hidden)), self.reward_head(hidden)
+        latent, reward_logits = self.transition_out(hidden).split(self._transition_split, -1)
+        return self.latent_norm(latent), reward_logits
 
     def prediction(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.trunk(latent)
-        return self.policy_head(hidden), self.value_head(hidden)
+        policy_logits, value_logits = self.heads(self.trunk(latent)).split(self._heads_split, -1)
+        return policy_logits, value_logits
 
-    def project(self, latent: Tensor) -> Tensor:
-        return self.projector(latent)  # type: ignore[no-any-return]
-
-    def predict_projection(self, projection: Tensor) -> Tensor:
-        return self.predictor(projection)  # type: ignore[no-any-return]
+    @torch.no_grad()
+    def observe(self, obs: Obs) -> None:
+        if self.running_norm is not None:
+            self.running_norm.update(self.features_extractor(obs))

@@ -2,90 +2,112 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from muzero_agent.networks import MuZeroNetwork
+from muzero_agent.categorical import h_inverse_numpy
+from muzero_agent.networks import MuZeroNetwork, Obs
 from muzero_agent.search import Tree, gumbel_muzero_policy, muzero_policy
 from muzero_agent.types import RecurrentOutput, RootOutput
 
-if TYPE_CHECKING:
-    from muzero_agent.search import SearchOutput
-
 SEARCHES = ("gumbel", "puct")
+
+
+class Plan(NamedTuple):
+    """What a search found in each of B states, and what the network had thought before."""
+
+    action: NDArray[np.int32]  # [B], the action to play
+    policy: NDArray[np.float32]  # [B, A], the search's improved policy
+    prior: NDArray[np.float32]  # [B, A], the network's policy
+    visit_counts: NDArray[np.int32]  # [B, A]
+    q_values: NDArray[np.float32]  # [B, A]; 0 where unvisited
+    value: NDArray[np.float32]  # [B], mean of all values backed up, the network's own included
+    improved_value: NDArray[np.float32]  # [B], value of the improved policy
+    mixed_value: NDArray[np.float32]  # [B], value of the prior by the searched Q; see `mix_value`
+    principal_variation: list[list[int]]  # most visited line from each state, `action` first
 
 
 class LatentPlanner:
     """Searches with h, g and f: MuZero proper, without the rules of the environment.
 
     Latents stay in one preallocated tensor on the network's device, addressed by node index; only
-    actions go in and scalars and logits come out per simulation. The tree and the latents are kept
-    and used again while shapes stay the same.
+    actions go in, and scalars and logits come out, per simulation. The tree and the latents are
+    used again while shapes stay the same.
 
     :param network: evaluated as it is at the time of each search
-    :param discount: factor on the value behind each edge: gamma, or -gamma where two players
-        alternate
     """
 
-    def __init__(self, network: MuZeroNetwork, discount: float) -> None:
+    def __init__(self, network: MuZeroNetwork) -> None:
         self.network = network
-        self.discount = discount
         self._tree: Tree | None = None
-        self._tree_shape = (0, 0, 0)
+        self._shape: tuple[int, int, int] | None = None
         self._latents = torch.empty(0)
 
     @torch.no_grad()
     def plan(
         self,
-        features: Tensor,
+        obs: Obs,
         *,
         num_simulations: int,
         search: str,
+        discount: float,
         rng: np.random.Generator,
-        invalid_actions: NDArray[np.bool_] | None = None,
-        noise: float | NDArray[np.float32] = 1.0,
+        legal_actions: NDArray[np.bool_] | None = None,
+        noise: float | NDArray[np.float32] = 0.0,
         temperature: float = 1.0,
         max_num_considered_actions: int = 16,
-        dirichlet_alpha: float = 0.3,
         dirichlet_fraction: float = 0.25,
-    ) -> SearchOutput:
+        dirichlet_alpha: float = 0.3,
+        variations: bool = False,
+    ) -> Plan:
         """Search from B states at once.
 
-        :param features: [B, *features], what the representation function takes
+        :param obs: preprocessed observations [B, ...], what the representation function takes
         :param num_simulations: network calls per search, >= 1
         :param search: "gumbel" (Danihelka et al. 2022) or "puct" (MuZero, appendix B)
-        :param invalid_actions: bool [B, A]
+        :param discount: factor on the value behind each edge: gamma, or -gamma where two players
+            alternate
+        :param legal_actions: bool [B, A]; None: all are
         :param noise: factor on the root's exploration noise, one for all or one a row [B]: Gumbel's
             scale, or a factor on the Dirichlet fraction; 0 searches without noise.
         :param temperature: of PUCT's draw among visit counts; Gumbel draws by its noise alone.
+        :param variations: whether to read the principal variations off the tree
+        :raises ValueError: for a row without legal actions
         """
-        inference = self.network.initial_inference(features)
-        batch = len(features)
-        self._prepare(inference.latent, num_simulations)
-        root = RootOutput(_numpy(inference.policy_logits), _numpy(inference.value))
-        discounts = np.full(batch, self.discount, np.float32)
-        latents = self._latents
-        flat = latents.flatten(0, 1)
+        inference = self.network.initial_inference(obs)
+        batch = inference.latent.shape[0]
+        tree = self._prepare(inference.latent, num_simulations)
+        latents = self._latents  # [N + 1, B, *latent]
+        by_node_and_row = latents.flatten(0, 1)
         row = torch.arange(batch, device=latents.device)
+        discounts = np.full(batch, discount, np.float32)
 
         def recurrent_fn(
             simulation: int, parent: NDArray[np.int32], action: NDArray[np.int32]
         ) -> RecurrentOutput:
-            index = torch.from_numpy(parent).to(row) * batch + row
+            index = torch.from_numpy(parent).to(row.device) * batch + row
             step = self.network.recurrent_inference(
-                flat.index_select(0, index), torch.from_numpy(action).to(row)
+                by_node_and_row.index_select(0, index),
+                torch.from_numpy(action).to(row.device),
             )
             latents[simulation + 1] = step.latent
-            return RecurrentOutput(
-                _numpy(step.reward), discounts, _numpy(step.policy_logits), _numpy(step.value)
-            )
+            value, reward = h_inverse_numpy(_numpy(step.scalars))
+            return RecurrentOutput(reward, discounts, _numpy(step.policy_logits), value)
 
+        root = RootOutput(
+            _numpy(inference.policy_logits), h_inverse_numpy(_numpy(inference.scalars[0]))
+        )
+        prior_logits = root.prior_logits
+        invalid_actions = None
+        if legal_actions is not None:
+            invalid_actions = ~legal_actions
+            prior_logits = np.where(legal_actions, prior_logits, -np.inf)
         if search == "gumbel":
-            return gumbel_muzero_policy(
+            out = gumbel_muzero_policy(
                 root,
                 recurrent_fn,
                 num_simulations=num_simulations,
@@ -93,31 +115,85 @@ class LatentPlanner:
                 max_num_considered_actions=max_num_considered_actions,
                 gumbel_scale=noise,
                 rng=rng,
-                tree=self._tree,
+                tree=tree,
             )
-        return muzero_policy(
-            root,
-            recurrent_fn,
-            num_simulations=num_simulations,
-            invalid_actions=invalid_actions,
-            dirichlet_fraction=dirichlet_fraction * noise,
-            dirichlet_alpha=dirichlet_alpha,
-            temperature=temperature,
-            rng=rng,
-            tree=self._tree,
+        else:
+            out = muzero_policy(
+                root,
+                recurrent_fn,
+                num_simulations=num_simulations,
+                invalid_actions=invalid_actions,
+                dirichlet_fraction=dirichlet_fraction * np.asarray(noise, np.float32),
+                dirichlet_alpha=dirichlet_alpha,
+                temperature=temperature,
+                rng=rng,
+                tree=tree,
+            )
+        prior = np.exp(prior_logits - prior_logits.max(-1, keepdims=True))
+        prior /= prior.sum(-1, keepdims=True)
+        return Plan(
+            action=out.action,
+            policy=out.action_weights,
+            prior=prior,
+            visit_counts=out.visit_counts,
+            q_values=out.q_values,
+            value=out.value,
+            improved_value=out.improved_value,
+            mixed_value=mix_value(root.value, prior, out.q_values, out.visit_counts),
+            principal_variation=(
+                [principal_variation(tree, i, int(out.action[i])) for i in range(batch)]
+                if variations
+                else []
+            ),
         )
 
-    def _prepare(self, latent: Tensor, num_simulations: int) -> None:
+    def _prepare(self, latent: Tensor, num_simulations: int) -> Tree:
         """Make room for a root and a node per simulation, and put the root's latents in."""
         shape = (len(latent), self.network.num_actions, num_simulations)
-        if shape != self._tree_shape:
-            self._tree = Tree(*shape)
-            self._tree_shape = shape
+        if self._tree is None or shape != self._shape:
+            self._tree, self._shape = Tree(*shape), shape
         needed = (num_simulations + 1, *latent.shape)
         if self._latents.shape != needed or self._latents.device != latent.device:
             self._latents = latent.new_empty(needed)
         self._latents[0] = latent
+        return self._tree
+
+
+def principal_variation(tree: Tree, row: int, action: int) -> list[int]:
+    """The most visited line behind `action` at the root of a row, as far as it was searched."""
+    nodes, slots = tree.nodes[row], tree.slots[row]
+
+    def children(node: int) -> NDArray[np.void]:
+        first = nodes[node]["first"]
+        return slots[first : first + nodes[node]["num_children"]]
+
+    line = [action]
+    searched = children(0)
+    node = int(searched["child"][searched["action"] == action][0])
+    while len(searched := children(node)):
+        best = searched[np.argmax(searched["visits"])]
+        line.append(int(best["action"]))
+        node = int(best["child"])
+    return line
+
+
+def mix_value(
+    raw_value: NDArray[np.float32],
+    prior: NDArray[np.float32],
+    q_values: NDArray[np.float32],
+    visit_counts: NDArray[np.int32],
+) -> NDArray[np.float32]:
+    """Value of the prior policy, from the network and from the search: float32 [B].
+
+    (v + n sum_a p(a) q(a) / sum_a p(a)) / (1 + n), sums over visited actions, n their visits
+    (Gumbel MuZero, appendix D, eq. 33). Weighing Q values by a policy that was not chosen by them
+    keeps the bootstrap free of the bias of a maximum over noisy values.
+    """
+    weight = np.where(visit_counts > 0, np.maximum(prior, np.finfo(np.float32).tiny), 0)
+    mean = (weight * q_values).sum(-1) / weight.sum(-1)
+    visits = visit_counts.sum(-1)
+    return ((raw_value + visits * mean) / (1 + visits)).astype(np.float32)
 
 
 def _numpy(x: Tensor) -> NDArray[np.float32]:
-    return x.float().cpu().numpy()
+    return np.ascontiguousarray(x.float().cpu().numpy())

@@ -3,133 +3,337 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.preprocessing import (
+    is_image_space,
+    maybe_transpose,
+    preprocess_obs,
+)
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
     FlattenExtractor,
 )
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
-from torch import nn
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
 
-from muzero_agent.networks import MlpNetwork, MuZeroNetwork
-from muzero_agent.planner import LatentPlanner
+from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
+from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
+from muzero_agent.resnet import ResNet
+from muzero_agent.types import Observation
 
-if TYPE_CHECKING:
-    from muzero_agent.search import SearchOutput
+MASK_KEY = "action_mask"
+"""PettingZoo's key of the mask in a Dict observation: nonzero where an action is legal."""
+
+
+def has_mask(space: spaces.Space[Any]) -> bool:
+    """Whether observations of this space carry an action mask."""
+    return isinstance(space, spaces.Dict) and MASK_KEY in space.spaces
+
+
+def network_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """The part of an observation space that the network sees.
+
+    A Dict of exactly `observation` and `action_mask` counts as its observation.
+    """
+    if isinstance(space, spaces.Dict) and set(space.spaces) == {"observation", MASK_KEY}:
+        return space["observation"]
+    return space
 
 
 class MuZeroPolicy(BasePolicy):
-    """Networks and search settings of an agent; enough to play without the algorithm.
+    """Networks and search settings: all that is needed to play.
 
-    `network` is trained; `target_network`, its exponential moving average, is what searches.
+    `network` is trained; `target_network`, its moving average, is what searches.
+
+    :param observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of these
+    :param action_space: Discrete
+    :param lr_schedule: learning rate; its value at 1 is the optimizer's first
+    :param net_arch: widths of the hidden layers of h, g and f alike, or a dict of other keyword
+        arguments of the network: of `networks.MlpNetwork`, for instance
+        `dict(representation=[256], dynamics=[256, 256], prediction=[64], latent_size=256)`, or of
+        `resnet.ResNet` (`channels`, `num_blocks`, `head_width`).
+    :param activation_fn: between the layers of an MLP
+    :param features_extractor_class: SB3 features extractor in front of an MLP; "CnnPolicy" has a
+        ResNet instead unless one is given.
+    :param support_bound: see `categorical.Support`
+    :param support_size: see `categorical.Support`
+    :param normalize_observations: scale the features of an extractor without parameters by the mean
+        and variance of all that were collected
+    :param num_simulations: network calls per move
+    :param search: "gumbel" or "puct"
+    :param discount: factor on the next value; negative where two players alternate
     """
+
+    default_extractor: type[BaseFeaturesExtractor] | None = FlattenExtractor
 
     def __init__(
         self,
         observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, Any] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU,
-        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_kwargs: dict[str, Any] | None = None,
-        latent_size: int = 128,
-        latent_norm: str = "simnorm",
         support_bound: float = 30.0,
         support_size: int = 61,
         normalize_observations: bool = True,
         num_simulations: int = 16,
         search: str = "gumbel",
         discount: float = 0.997,
+        max_num_considered_actions: int = 16,
+        dirichlet_fraction: float = 0.25,
+        dirichlet_alpha: float = 0.3,
     ) -> None:
         super().__init__(
             observation_space,
             action_space,
-            features_extractor_class,
-            features_extractor_kwargs,
+            features_extractor_kwargs=features_extractor_kwargs,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        self.net_arch = [128] if net_arch is None else net_arch
+        if optimizer_class is torch.optim.AdamW:
+            # Weight decay as in MuZero's appendix G; fused, since the tensors are small and many.
+            self.optimizer_kwargs = {
+                "weight_decay": 1e-4,
+                "fused": True,
+                **self.optimizer_kwargs,
+            }
+        self.net_arch = net_arch
         self.activation_fn = activation_fn
-        self.latent_size = latent_size
-        self.latent_norm = latent_norm
+        self.given_extractor_class = features_extractor_class
         self.support_bound = support_bound
         self.support_size = support_size
         self.normalize_observations = normalize_observations
+        self.network_space = network_space(observation_space)
         self.num_simulations = num_simulations
         self.search = search
         self.discount = discount
+        self.max_num_considered_actions = max_num_considered_actions
+        self.dirichlet_fraction = dirichlet_fraction
+        self.dirichlet_alpha = dirichlet_alpha
         self.rng = np.random.default_rng()
+
         self.network = self._make_network()
         self.target_network = copy.deepcopy(self.network).requires_grad_(False)
-        self.target_network.train(False)
-        self.planner = LatentPlanner(self.target_network, discount)
+        self.planner = LatentPlanner(self.target_network)
         self.optimizer = self.optimizer_class(
             self.network.parameters(),
-            lr=lr_schedule(1),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
 
     def _make_network(self) -> MuZeroNetwork:
-        extractor = self.make_features_extractor()
+        assert isinstance(self.action_space, spaces.Discrete)
+        num_actions = int(self.action_space.n)
+        support = {"support_bound": self.support_bound, "support_size": self.support_size}
+        extractor_class = self.given_extractor_class or self.default_extractor
+        if extractor_class is None:
+            return self._make_resnet(num_actions, support)
+        extractor = extractor_class(self.network_space, **self.features_extractor_kwargs)
         arch = self.net_arch
-        widths = arch if isinstance(arch, dict) else dict.fromkeys(
-            ("representation", "dynamics", "prediction"), arch
-        )
+        widths: dict[str, Any] = {
+            "representation": [128],
+            "dynamics": [128],
+            "prediction": [128],
+        }
+        if isinstance(arch, dict):
+            widths |= arch
+        elif arch is not None:
+            widths = {key: list(arch) for key in widths}
+        learns = any(True for _ in extractor.parameters())
         return MlpNetwork(
             extractor,
-            int(self.action_space.n),
-            representation=widths["representation"],
-            dynamics=widths["dynamics"],
-            prediction=widths["prediction"],
-            latent_size=self.latent_size,
-            latent_norm=self.latent_norm,
+            extractor.features_dim,
+            num_actions,
             activation=self.activation_fn,
-            support_bound=self.support_bound,
-            support_size=self.support_size,
-            normalize_features=self.normalize_observations,
+            normalize_features=self.normalize_observations and not learns,
+            **support,
+            **widths,
         )
 
-    def preprocess(self, obs: PyTorchObs) -> PyTorchObs:
-        """What `network.representation` takes: floats, one-hot where discrete, images in [0, 1]."""
-        return preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
+    def _make_resnet(self, num_actions: int, support: dict[str, Any]) -> MuZeroNetwork:
+        shape = self.network_space.shape
+        if shape is None or len(shape) != 3:
+            raise ValueError(
+                f"CnnPolicy needs observations [channels, height, width], got "
+                f"{self.network_space}: use MlpPolicy, or MultiInputPolicy for a Dict"
+            )
+        if self.net_arch is not None and not isinstance(self.net_arch, dict):
+            raise ValueError(
+                f"net_arch={self.net_arch}: CnnPolicy takes a dict with any of channels, "
+                "num_blocks, downsample, head_width"
+            )
+        pixels = is_image_space(self.network_space, check_channels=False)
+        arch: dict[str, Any] = {"downsample": pixels and min(shape[1:]) > 32}
+        return ResNet((shape[0], shape[1], shape[2]), num_actions, **support, **arch, **(
+            self.net_arch or {}
+        ))  # fmt: skip
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | {
+            "net_arch": self.net_arch,
+            "activation_fn": self.activation_fn,
+            "features_extractor_class": self.given_extractor_class,
+            "features_extractor_kwargs": self.features_extractor_kwargs,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+            "support_bound": self.support_bound,
+            "support_size": self.support_size,
+            "normalize_observations": self.normalize_observations,
+            "num_simulations": self.num_simulations,
+            "search": self.search,
+            "discount": self.discount,
+            "max_num_considered_actions": self.max_num_considered_actions,
+            "dirichlet_fraction": self.dirichlet_fraction,
+            "dirichlet_alpha": self.dirichlet_alpha,
+            "lr_schedule": self._dummy_schedule,
+        }
+
+    def set_training_mode(self, mode: bool) -> None:
+        """The network that searches stays in evaluation mode."""
+        self.network.train(mode)
+        self.target_network.train(False)
+        self.training = mode
+
+    def preprocess(self, obs: Obs) -> Obs:
+        """What `network.representation` takes: floats, one-hot where discrete, images in [0, 1].
+
+        :param obs: observations as tensors [B, ...] on the policy's device
+        """
+        if isinstance(obs, dict) and not isinstance(self.network_space, spaces.Dict):
+            obs = obs["observation"]
+        return preprocess_obs(obs, self.network_space, normalize_images=self.normalize_images)
 
     def plan(
         self,
-        obs: PyTorchObs,
+        obs: Observation,
         *,
+        legal_actions: NDArray[np.bool_] | None = None,
         noise: float | NDArray[np.float32] = 0.0,
         temperature: float = 1.0,
-        invalid_actions: NDArray[np.bool_] | None = None,
         rng: np.random.Generator | None = None,
-    ) -> SearchOutput:
+        variations: bool = False,
+    ) -> Plan:
+        """Search from a batch of observations [B, ...]; see `LatentPlanner.plan`."""
+        if self.search not in SEARCHES:
+            raise ValueError(f"search={self.search!r}: choose one of {list(SEARCHES)}")
+        if self.num_simulations < 1:
+            raise ValueError(
+                f"num_simulations={self.num_simulations}: a search needs at least 1, "
+                "and 16 is a good start"
+            )
+        tensors: Obs = (
+            {key: torch.as_tensor(part, device=self.device) for key, part in obs.items()}
+            if isinstance(obs, dict)
+            else torch.as_tensor(obs, device=self.device)
+        )
         return self.planner.plan(
-            self.preprocess(obs),
+            self.preprocess(tensors),
             num_simulations=self.num_simulations,
             search=self.search,
+            discount=self.discount,
             rng=self.rng if rng is None else rng,
-            invalid_actions=invalid_actions,
+            legal_actions=legal_actions,
             noise=noise,
             temperature=temperature,
+            max_num_considered_actions=self.max_num_considered_actions,
+            dirichlet_fraction=self.dirichlet_fraction,
+            dirichlet_alpha=self.dirichlet_alpha,
+            variations=variations,
         )
 
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
-        out = self.plan(
-            observation,
+    def batched(self, observation: Observation) -> tuple[Observation, bool]:
+        """(observations [B, ...], whether a batch was given); images in the network's order."""
+        space = self.observation_space
+        if isinstance(observation, dict):
+            if not isinstance(space, spaces.Dict):
+                raise ValueError(f"a dict was observed, but the observation space is {space}")
+            parts, is_batch = {}, False
+            for key, part in observation.items():
+                subspace = space[key]
+                array = maybe_transpose(np.asarray(part), subspace)
+                is_batch = is_batch or array.ndim == len(subspace.shape or ()) + 1
+                parts[key] = array.reshape(-1, *(subspace.shape or ()))
+            return parts, is_batch
+        is_batch = self.is_vectorized_observation(observation)
+        array = maybe_transpose(np.asarray(observation), space)
+        return array.reshape(-1, *(space.shape or ())), is_batch
+
+    def predict(
+        self,
+        observation: Observation,
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...] | None]:
+        """Search, and return the action to play.
+
+        :param observation: one observation, or n of them
+        :param deterministic: search without noise and take the best action
+        :param action_masks: [A] or [n, A], nonzero where legal; without it, the `action_mask` of a
+            Dict observation counts.
+        :return: actions int64, () for one observation and [n] for n, and `state` as given
+        """
+        self.set_training_mode(False)
+        obs, is_batch = self.batched(observation)
+        plan = self.plan(
+            obs,
+            legal_actions=self.legal_actions(obs, action_masks),
             noise=0.0 if deterministic else 1.0,
             temperature=0.0 if deterministic else 1.0,
         )
-        return torch.as_tensor(out.action)
+        actions = plan.action.astype(np.int64)
+        return (actions if is_batch else actions.reshape(())), state
+
+    def legal_actions(
+        self, obs: Observation, action_masks: NDArray[Any] | None
+    ) -> NDArray[np.bool_] | None:
+        """bool [B, A] from the argument or from the observation; None if neither has a mask."""
+        if action_masks is None and isinstance(obs, dict):
+            action_masks = obs.get(MASK_KEY)
+        if action_masks is None:
+            return None
+        assert isinstance(self.action_space, spaces.Discrete)
+        return np.asarray(action_masks).reshape(-1, int(self.action_space.n)) > 0
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        """SB3's hook behind `BasePolicy.predict`, for those who call the policy with tensors."""
+        if isinstance(observation, dict):
+            obs: Observation = {key: part.cpu().numpy() for key, part in observation.items()}
+        else:
+            obs = observation.cpu().numpy()
+        actions, _ = self.predict(obs, deterministic=deterministic)
+        return torch.as_tensor(actions, device=self.device)
+
+    def forward(self, obs: Any, deterministic: bool = False) -> Tensor:
+        """Actions for a batch of observations."""
+        return self._predict(obs, deterministic)
+
+
+class MlpPolicy(MuZeroPolicy):
+    """Fully connected networks on flattened observations."""
+
+
+class CnnPolicy(MuZeroPolicy):
+    """Residual networks on images [channels, height, width] or boards."""
+
+    default_extractor = None
+
+
+class MultiInputPolicy(MuZeroPolicy):
+    """Fully connected networks on the parts of a Dict observation."""
+
+    default_extractor = CombinedExtractor

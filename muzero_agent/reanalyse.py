@@ -1,4 +1,11 @@
-"""Fresh search results for old rows of the replay (MuZero, appendix H: Reanalyze)."""
+"""Fresh search results for old states (Reanalyze: MuZero, appendix H; arXiv 2104.06294).
+
+Each environment step needs a search of a few roots, whose network calls cost the same for a few
+dozen: so stored states ride along in that batch, and their values and policies are renewed in
+place. The sweep is cyclic: every state is searched again equally often, and the age of its results
+is at most size / (states per step) steps.
+"""
+
 from __future__ import annotations
 
 import numpy as np
@@ -7,18 +14,19 @@ from muzero_agent.replay import Rows, TrajectoryReplayBuffer
 
 
 class Sweep:
-    """Goes through the replay's rows again and again, a few at a time."""
+    """Goes through the rows of a replay again and again, a few at a time."""
 
     def __init__(self) -> None:
-        self.next = 0
+        self._next = 0
 
     def rows(self, replay: TrajectoryReplayBuffer, num: int) -> Rows:
+        """The next rows, at most `num` and at most all that are held."""
         held = np.minimum(replay.head, replay.capacity)
         bounds = np.cumsum(held)
         total = int(bounds[-1])
         num = min(num, total)
-        flat = (self.next + np.arange(num)) % total
-        self.next = int((self.next + num) % total)
+        flat = (self._next + np.arange(num)) % max(total, 1)
+        self._next = int((self._next + num) % max(total, 1))
         env = np.searchsorted(bounds, flat, side="right")
         row = (replay.head - held)[env] + flat - (bounds - held)[env]
         return Rows(env, row)

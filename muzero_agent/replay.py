@@ -22,6 +22,8 @@ from muzero_agent.sum_tree import SumTree
 from muzero_agent.targets import lambda_returns
 from muzero_agent.types import Observation
 
+Tensors = torch.Tensor | dict[str, torch.Tensor]
+
 OPEN = np.iinfo(np.int64).max
 """`last_row` of an episode that still goes on."""
 
@@ -36,7 +38,7 @@ class Rows(NamedTuple):
 class Batch(NamedTuple):
     """B windows of K + 1 states and K transitions; masks are float32, 1 where a loss applies."""
 
-    observations: torch.Tensor | dict[str, torch.Tensor]  # [B, K + 1, ...]
+    observations: Tensors  # [B, K + 1, ...]
     actions: torch.Tensor  # int64 [B, K]; random past the end of an episode
     rewards: torch.Tensor  # float32 [B, K]; 0 past the end
     values: torch.Tensor  # float32 [B, K + 1], value targets; 0 past a termination
@@ -47,6 +49,20 @@ class Batch(NamedTuple):
     consistency_mask: torch.Tensor  # [B, K]; 1 where the next observation exists
     weights: torch.Tensor  # float32 [B], importance weights, at most 1
     rows: Rows
+
+    def split_observations(self) -> tuple[Tensors, Tensors]:
+        """The first observations [B, ...], and the K next ones [K * B, ...] step by step."""
+
+        def following(x: torch.Tensor) -> torch.Tensor:
+            return x[:, 1:].transpose(0, 1).flatten(0, 1)
+
+        obs = self.observations
+        if isinstance(obs, dict):
+            return (
+                {key: part[:, 0] for key, part in obs.items()},
+                {key: following(part) for key, part in obs.items()},
+            )
+        return obs[:, 0], following(obs)
 
 
 class TrajectoryReplayBuffer(ReplayBuffer):
@@ -327,9 +343,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             policies=self._tensor(self.policy[env_index, slot]),
             reward_mask=self._tensor((moves | terminated).astype(np.float32)),
             value_mask=self._tensor(((row < ends) | terminated).astype(np.float32)),
-            policy_mask=self._tensor(
-                (inside & self.searched[env_index, slot]).astype(np.float32)
-            ),
+            policy_mask=self._tensor((inside & self.searched[env_index, slot]).astype(np.float32)),
             consistency_mask=self._tensor(moves.astype(np.float32)),
             weights=self._tensor(weights),
             rows=rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from muzero_agent.networks import MuZeroNetwork, scale_min_max, zero_linear
+from muzero_agent.networks import MuZeroNetwork, Obs, scale_min_max, zero_linear
 
 
 class ResidualBlock(nn.Module):
@@ -123,7 +123,8 @@ class ResNet(MuZeroNetwork):
             zero_linear(width, size_out),
         )
 
-    def representation(self, obs: Tensor) -> Tensor:
+    def representation(self, obs: Obs) -> Tensor:
+        assert isinstance(obs, Tensor)
         return scale_min_max(self.encoder(obs))
 
     def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:

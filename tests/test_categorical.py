@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muzero_agent.categorical import EPSILON, Support, h, h_inverse
+from muzero_agent.categorical import EPSILON, Support, h, h_inverse, h_inverse_numpy
 
 scalars = st.floats(-1e6, 1e6, allow_nan=False, width=32)
 
@@ -22,6 +23,12 @@ def test_h_inverse_undoes_h(x: float) -> None:
 def test_h_undoes_its_inverse_in_double(y: float) -> None:
     tensor = torch.tensor(y, dtype=torch.float64)
     assert h(h_inverse(tensor)).item() == pytest.approx(y, rel=1e-9, abs=1e-9)
+
+
+@given(scalars)
+def test_numpy_and_torch_agree(y: float) -> None:
+    expected = h_inverse(torch.tensor([y], dtype=torch.float32)).item()
+    assert h_inverse_numpy(np.array([y], np.float32))[0] == pytest.approx(expected, rel=1e-5)
 
 
 @given(scalars)
@@ -49,15 +56,15 @@ def test_scalars_beyond_the_support_are_clipped() -> None:
     assert support.two_hot(torch.tensor([-1e9]))[0].tolist() == [1, 0, 0, 0, 0]
 
 
-def test_expectation_of_two_hot_logits_is_the_scalar() -> None:
+def test_two_hot_logits_stand_for_their_scalar() -> None:
     support = Support()
     x = torch.tensor([[-500.0, -1.0, 0.0], [0.3, 17.0, 800.0]])
     logits = support.two_hot(x).log()
-    torch.testing.assert_close(support.expectation(logits), x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(support.scalar(logits), x, rtol=1e-4, atol=1e-4)
 
 
 def test_zero_logits_stand_for_zero() -> None:
-    assert Support().expectation(torch.zeros(61)).abs().item() < 1e-5
+    assert Support().scalar(torch.zeros(61)).abs().item() < 1e-5
 
 
 def test_cross_entropy_is_least_at_the_target() -> None:

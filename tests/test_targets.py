@@ -95,9 +95,7 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
 
 def test_states_past_the_data_keep_their_own_value() -> None:
     values, rewards, discounts = window(1, steps=2)
-    targets = lambda_returns(
-        values, rewards, discounts, num_targets=3, td_steps=5, td_lambda=1.0
-    )
+    targets = lambda_returns(values, rewards, discounts, num_targets=3, td_steps=5, td_lambda=1.0)
     np.testing.assert_allclose(targets[:, 2], values[:, 2])
 
 
@@ -115,6 +113,4 @@ def test_bad_settings_are_named(change: dict[str, float], message: str) -> None:
 def test_wrong_shapes_are_named() -> None:
     values, rewards, discounts = window(0)
     with pytest.raises(ValueError, match="T \\+ 1 values"):
-        lambda_returns(
-            values[:, 1:], rewards, discounts, num_targets=1, td_steps=1, td_lambda=1.0
-        )
+        lambda_returns(values[:, 1:], rewards, discounts, num_targets=1, td_steps=1, td_lambda=1.0)
