@@ -44,7 +44,7 @@ TABLE = [
     Row(3, ("planner",), ("numpy", "torch"), only=("search", "categorical", "networks", "types")),
     Row(4, ("reanalyse",), ("numpy", "torch")),
     Row(4, ("policies",), SB3),
-    Row(5, ("muzero",), (*SB3, "yaml")),
+    Row(5, ("muzero", "hyperparams"), (*SB3, "yaml")),
     Row(6, ("zoo",), (*SB3, "huggingface_hub", "pydantic", "safetensors", "yaml")),
     Row(7, ("adapters.engines",), ("numpy", "chess"), only=("zoo", "planner", "adapters.envs")),
     Row(8, ("matches", "callbacks", "evaluation", "render", "datasets", "rl_zoo3", "cli"), None),

@@ -1,0 +1,106 @@
+"""Tuned settings per environment: `hyperparams.yml`, or another file with rl_zoo3's keys."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from stable_baselines3.common.utils import LinearSchedule
+
+from muzero_agent.muzero import MuZero
+
+OWN_FILE = Path(__file__).with_name("hyperparams.yml")
+NOT_TUNABLE = {"policy", "env", "_init_setup_model"}
+
+
+class Hyperparams(NamedTuple):
+    """What it takes to learn an environment.
+
+    params = load_hyperparams(env_id)
+    env = make_vec_env(env_id, n_envs=params.n_envs)
+    model = MuZero(params.policy, env, **params.kwargs).learn(params.n_timesteps)
+    """
+
+    n_timesteps: int
+    n_envs: int
+    policy: str
+    kwargs: dict[str, Any]  # further keyword arguments of `MuZero`
+
+
+def load_hyperparams(env_id: str, path: str | os.PathLike[str] = OWN_FILE) -> Hyperparams:
+    """The settings of an environment, or those of the section `default` if it has none.
+
+    Text is never evaluated: `policy_kwargs` is a YAML mapping, and the only schedule is
+    "lin_0.001", which falls from 0.001 to 0 in the course of learning.
+
+    :param env_id: id in Gymnasium's registry
+    :param path: YAML file, a section per environment
+    :raises ValueError: naming file, section and key of what cannot be used
+    """
+    try:
+        sections = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(sections, dict):
+        raise ValueError(f"{path}: expected a section per environment, such as `CartPole-v1:`")
+    name = env_id if env_id in sections else "default"
+    if name not in sections:
+        raise ValueError(f"{path} has no settings for {env_id}: add a section of that name")
+    section, where = sections[name], f"{path}, {name}"
+    if not isinstance(section, dict):
+        raise ValueError(f"{where}: expected `key: value` lines")
+    kwargs = dict(section)
+    missing = {"n_timesteps", "policy"} - kwargs.keys()
+    if missing:
+        raise ValueError(f"{where}: {' and '.join(sorted(missing))} missing")
+    n_timesteps = _positive(kwargs.pop("n_timesteps"), f"{where}, n_timesteps")
+    n_envs = _positive(kwargs.pop("n_envs", 1), f"{where}, n_envs")
+    policy = kwargs.pop("policy")
+    if policy not in MuZero.policy_aliases:
+        raise ValueError(f"{where}, policy: {policy!r} is none of {list(MuZero.policy_aliases)}")
+    _check_names(kwargs, where)
+    if "learning_rate" in kwargs:
+        kwargs["learning_rate"] = _schedule(kwargs["learning_rate"], f"{where}, learning_rate")
+    if isinstance(kwargs.get("train_freq"), list):  # [1, episode]
+        kwargs["train_freq"] = tuple(kwargs["train_freq"])
+    if not isinstance(kwargs.get("policy_kwargs", {}), dict):
+        raise ValueError(
+            f"{where}, policy_kwargs: text is not evaluated; write a mapping, as in "
+            "`policy_kwargs: {net_arch: [64, 64]}`"
+        )
+    return Hyperparams(n_timesteps, n_envs, policy, kwargs)
+
+
+def _check_names(kwargs: dict[str, Any], where: str) -> None:
+    known = inspect.signature(MuZero).parameters.keys() - NOT_TUNABLE
+    for key in kwargs:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{where}: {key} is not an argument of MuZero{hint}")
+
+
+def _positive(value: object, where: str) -> int:
+    """A count, also where it is written as `!!float 1e5`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1 or value % 1:
+        raise ValueError(f"{where}: {value!r} is not a positive whole number")
+    return int(value)
+
+
+def _schedule(value: object, where: str) -> float | LinearSchedule:
+    """A number, or "lin_<number>"."""
+    try:
+        if isinstance(value, str) and value.startswith("lin_"):
+            return LinearSchedule(start=float(value[4:]), end=0.0, end_fraction=1.0)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    except ValueError:
+        pass
+    raise ValueError(
+        f"{where}: {value!r} is neither a number nor lin_<number> (YAML takes 1e-3 for text: "
+        "write 0.001 or 1.0e-3)"
+    )

@@ -1,0 +1,107 @@
+"""The file of tuned settings: what it holds works, and what is wrong in it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
+
+from muzero_agent import MuZero
+from muzero_agent.hyperparams import OWN_FILE, Hyperparams, load_hyperparams
+
+SECTIONS = sorted(yaml.safe_load(OWN_FILE.read_text(encoding="utf-8")))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.yml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_cartpole_has_the_constructors_defaults() -> None:
+    assert load_hyperparams("CartPole-v1") == Hyperparams(10_000, 1, "MlpPolicy", {})
+
+
+def test_unknown_environment_has_the_default() -> None:
+    assert load_hyperparams("Nowhere-v7") == load_hyperparams("default")
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_all_that_is_in_the_file_can_be_built(section: str) -> None:
+    params = load_hyperparams(section)
+    MuZero(params.policy, make_vec_env("CartPole-v1", params.n_envs), **params.kwargs)
+
+
+def test_values_arrive_as_the_constructor_wants_them(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+        CartPole-v1:
+          n_timesteps: !!float 2e3
+          n_envs: 4
+          policy: MlpPolicy
+          learning_rate: lin_0.002
+          train_freq: [1, episode]
+          num_simulations: 8
+          policy_kwargs: {net_arch: [32, 32]}
+        """,
+    )
+    params = load_hyperparams("CartPole-v1", path)
+    assert params[:3] == (2000, 4, "MlpPolicy")
+    assert isinstance(params.n_timesteps, int)
+    schedule = params.kwargs.pop("learning_rate")
+    assert isinstance(schedule, LinearSchedule)
+    assert [schedule(remaining) for remaining in (1.0, 0.5, 0.0)] == [0.002, 0.001, 0.0]
+    assert params.kwargs == {
+        "train_freq": (1, "episode"),
+        "num_simulations": 8,
+        "policy_kwargs": {"net_arch": [32, 32]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ("n_timesteps: many", r"CartPole-v1, n_timesteps: 'many' is not a positive whole number"),
+        ("n_timesteps: 0", "n_timesteps: 0 is not"),
+        ("n_timesteps: true", "n_timesteps: True is not"),
+        ("n_timesteps: .inf", "n_timesteps: inf is not"),
+        ("n_envs: 1.5", "n_envs: 1.5 is not"),
+        ("policy: TablePolicy", "'TablePolicy' is none of .*MlpPolicy"),
+        ("num_simulation: 8", "not an argument of MuZero; did you mean num_simulations"),
+        ("env: CartPole-v1", "env is not an argument"),
+        ("5: 8", "5 is not an argument"),
+        ("learning_rate: 1e-3", r"YAML takes 1e-3 for text: write 0.001"),
+        ("learning_rate: lin_fast", "'lin_fast' is neither a number nor lin_<number>"),
+        ("learning_rate: true", "True is neither"),
+        ("policy_kwargs: dict(net_arch=[64])", "text is not evaluated; write a mapping"),
+    ],
+)
+def test_what_is_wrong_is_named(lines: str, complaint: str, tmp_path: Path) -> None:
+    given = {"n_timesteps": "1000", "policy": "MlpPolicy"}
+    key, _, value = lines.partition(": ")
+    given[key] = value
+    section = "".join(f"  {key}: {value}\n" for key, value in given.items())
+    path = written(tmp_path, f"CartPole-v1:\n{section}")
+    with pytest.raises(ValueError, match=complaint):
+        load_hyperparams("CartPole-v1", path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("CartPole-v1: [", "not valid YAML"),
+        ("CartPole-v1: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("", "expected a section per environment"),
+        ("- CartPole-v1", "expected a section per environment"),
+        ("Acrobot-v1: {}", "no settings for CartPole-v1: add a section"),
+        ("CartPole-v1: 10000", "expected `key: value` lines"),
+        ("CartPole-v1: {n_envs: 2}", "n_timesteps and policy missing"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        load_hyperparams("CartPole-v1", written(tmp_path, text))
