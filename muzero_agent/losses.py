@@ -38,7 +38,7 @@ class Targets(NamedTuple):
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
     """Identity forward; the gradient is multiplied by `scale` (MuZero, appendix G)."""
-    return x * scale + x.detach() * (1.0 - scale)
+    return torch.lerp(x.detach(), x, scale)
 
 
 def unroll(network: MuZeroNetwork, latent: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

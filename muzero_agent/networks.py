@@ -130,7 +130,7 @@ class SimNorm(nn.Module):
 
 
 def scale_min_max(latent: Tensor) -> Tensor:
-    """Scale each state's latent to [0, 1] (MuZero, appendix G), over all but the first dimension."""
+    """Scale each state's latent [B, ...] to [0, 1] (MuZero, appendix G)."""
     flat = latent.flatten(1)
     low = flat.amin(1, keepdim=True)
     span = (flat.amax(1, keepdim=True) - low).clamp_min(1e-5)

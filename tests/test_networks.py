@@ -1,0 +1,175 @@
+"""h, g and f of every architecture: shapes, ranges, and the same answer alone and in a batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from muzero_agent.networks import (
+    MlpNetwork,
+    MuZeroNetwork,
+    RunningNorm,
+    SimNorm,
+    scale_min_max,
+)
+from muzero_agent.resnet import ResNet
+
+ACTIONS = 5
+
+
+def build(kind: str) -> tuple[MuZeroNetwork, tuple[int, ...]]:
+    """A network with random heads, and the shape of one observation."""
+    torch.manual_seed(0)
+    network: MuZeroNetwork
+    if kind.startswith("mlp"):
+        shape: tuple[int, ...] = (7,)
+        network = MlpNetwork(
+            nn.Identity(),
+            7,
+            ACTIONS,
+            representation=[16],
+            dynamics=[16, 12],
+            prediction=[16],
+            latent_size=24,
+            latent_norm=kind.removeprefix("mlp-"),
+        )
+    else:
+        shape = (3, 96, 96) if kind == "pixels" else (2, 6, 7)
+        network = ResNet(
+            (shape[0], shape[1], shape[2]),
+            ACTIONS,
+            channels=8,
+            downsample=kind == "pixels",
+            head_width=8,
+        )
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.3)
+    return network.eval(), shape
+
+
+KINDS = ["mlp-simnorm", "mlp-minmax", "board", "pixels"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_ranges(kind: str) -> None:
+    network, shape = build(kind)
+    obs = torch.rand(4, *shape)
+    latent = network.representation(obs)
+    assert latent.min() >= 0
+    assert latent.max() <= 1
+    following, reward_logits = network.dynamics(latent, torch.arange(4))
+    assert following.shape == latent.shape
+    assert following.min() >= 0
+    assert following.max() <= 1
+    policy_logits, value_logits = network.prediction(following)
+    assert policy_logits.shape == (4, ACTIONS)
+    assert reward_logits.shape == value_logits.shape == (4, network.support.size)
+    inference = network.recurrent_inference(latent, torch.arange(4))
+    assert inference.scalars.shape == (2, 4)
+    torch.testing.assert_close(inference.scalars[0], network.support.mean(value_logits))
+    torch.testing.assert_close(inference.scalars[1], network.support.mean(reward_logits))
+    assert network.initial_inference(obs).scalars[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_does_not_depend_on_its_neighbours(kind: str) -> None:
+    network, shape = build(kind)
+    obs = torch.rand(6, *shape)
+    batch = network.initial_inference(obs)
+    alone = network.initial_inference(obs[2:3])
+    torch.testing.assert_close(batch.policy_logits[2:3], alone.policy_logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(batch.scalars[:, 2:3], alone.scalars, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_actions_lead_to_different_latents(kind: str) -> None:
+    network, shape = build(kind)
+    latent = network.representation(torch.rand(1, *shape)).expand(ACTIONS, *[-1] * (len(shape)))
+    following, _ = network.dynamics(latent, torch.arange(ACTIONS))
+    distance = torch.cdist(following.flatten(1), following.flatten(1))
+    assert (distance + torch.eye(ACTIONS)).min() > 1e-4
+
+
+def test_a_new_network_knows_nothing() -> None:
+    """Uniform policy, value and reward 0: what a search starts from must not be an accident."""
+    for network in (
+        MlpNetwork(nn.Identity(), 4, 3, representation=[8], dynamics=[8], prediction=[8]),
+        ResNet((2, 3, 3), 3, channels=8, head_width=8),
+    ):
+        obs = torch.rand(2, 4) if isinstance(network, MlpNetwork) else torch.rand(2, 2, 3, 3)
+        latent = network.representation(obs)
+        step = network.recurrent_inference(latent, torch.tensor([0, 1]))
+        assert step.policy_logits.abs().max() == 0
+        assert step.scalars.abs().max() < 1e-5
+
+
+def test_pixels_are_reduced_to_six_by_six() -> None:
+    network, _ = build("pixels")
+    assert network.representation(torch.rand(1, 3, 96, 96)).shape[2:] == (6, 6)
+    atari = ResNet((4, 84, 84), 6, channels=8, downsample=True, head_width=8)
+    assert atari.representation(torch.rand(1, 4, 84, 84)).shape[2:] == (6, 6)
+
+
+def test_simnorm_sums_to_one_in_every_group() -> None:
+    out = SimNorm(group=8)(torch.randn(3, 32))
+    groups = out.unflatten(-1, (8, -1)).sum(-2)
+    torch.testing.assert_close(groups, torch.ones_like(groups))
+
+
+def test_min_max_reaches_both_ends_and_survives_a_constant() -> None:
+    scaled = scale_min_max(torch.randn(3, 2, 4))
+    assert scaled.flatten(1).amin(1).tolist() == [0, 0, 0]
+    torch.testing.assert_close(scaled.flatten(1).amax(1), torch.ones(3))
+    assert scale_min_max(torch.full((1, 5), 3.0)).isfinite().all()
+
+
+def test_running_norm_has_the_statistics_of_all_batches_together() -> None:
+    norm = RunningNorm(3)
+    batches = [torch.randn(n, 3) * 4 + 7 for n in (1, 5, 40)]
+    for batch in batches:
+        norm.update(batch)
+    everything = torch.cat(batches)
+    torch.testing.assert_close(norm.mean, everything.mean(0))
+    torch.testing.assert_close(norm.var, everything.var(0, correction=0))
+    assert norm(everything).abs().max() <= 10
+
+
+def test_running_norm_leaves_data_as_they_are_before_it_saw_any() -> None:
+    x = torch.rand(2, 3)
+    torch.testing.assert_close(RunningNorm(3)(x), x)
+
+
+def test_state_dicts_hold_floating_tensors_only() -> None:
+    for kind in KINDS:
+        network, _ = build(kind)
+        assert all(tensor.is_floating_point() for tensor in network.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latent_norm": "l2"}, "latent_norm='l2'"),
+        ({"latent_size": 20}, "multiple of 8"),
+        ({"dynamics": []}, "at least one hidden layer"),
+        ({"support_size": 10}, "odd number"),
+    ],
+)
+def test_bad_architectures_are_named(change: dict[str, object], message: str) -> None:
+    arch: dict[str, object] = {"representation": [8], "dynamics": [8], "prediction": [8]}
+    with pytest.raises(ValueError, match=message):
+        MlpNetwork(nn.Identity(), 4, 3, **(arch | change))  # type: ignore[arg-type]
+
+
+def test_gradients_reach_every_parameter() -> None:
+    for kind in KINDS:
+        network, shape = build(kind)
+        latent = network.representation(torch.rand(2, *shape))
+        following, reward = network.dynamics(latent, torch.tensor([0, 1]))
+        policy, value = network.prediction(following)
+        projected: Tensor = network.predict_projection(network.project(following))
+        total = reward.sum() + policy.square().sum() + value.square().sum()
+        (total + projected.square().sum()).backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
