@@ -1,132 +1,174 @@
 """All compiled code of the search, in the order of the algorithm: select, expand, back up.
 
-One file, because numba's cache notices edits in the file of the compiled function alone. The row
-functions below take one root's `nodes` [N + 1] and `slots` [M] (see `tree.py`); the entry points at
-the end loop over leaves. Arithmetic is float32 in mctx's order of operations.
+One file, because numba's cache notices edits in the file of the compiled function alone. Compiled
+without numba's runtime (`_nrt=False`), so that an allocation in here does not even compile.
+Arithmetic is float32 in mctx's order of operations. `nodes` [N + 1] and `slots` [M] are those of
+one root (see `tree.py`), except in the entry points at the end.
 """
+
+# numba infers the types of what it compiles.
+# mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
-import numba as nb
+import numba
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
 from muzero_agent.search.tree import LEAF, NODE, ROOT, SLOT
 
-PUCT = 0
-GUMBEL = 1
+PUCT, GUMBEL = range(2)
 
 SETTINGS = np.dtype(
     [
+        ("rule", np.int32),  # PUCT or GUMBEL
         ("num_actions", np.int32),
         ("num_simulations", np.int32),
         ("max_depth", np.int32),
-        ("rule", np.int32),  # PUCT or GUMBEL
-        ("value_scale", np.float32),
-        ("maxvisit_init", np.float32),
+        ("keep_all", np.int32),  # every node has a slot for each of its actions
         ("rescale_values", np.int32),
         ("use_mixed_value", np.int32),
+        ("value_scale", np.float32),
+        ("maxvisit_init", np.float32),
     ],
     align=True,
 )
 """What stays fixed during a search."""
 
-# What `advance` reports as bad, in the low bits of its status; the row stands above them.
 FINE, BAD_SHAPE, BAD_REWARD, BAD_DISCOUNT, BAD_VALUE, BAD_LOGITS = range(6)
 STATUS_BITS = 3
+"""What `advance` returns: one of these, with the row above the low bits."""
+
+
+class _Scratch(NamedTuple):
+    """Room for a number per action; the contents last until the next call that takes it."""
+
+    values: Any  # float32 [A]
+    weights: Any  # float32 [A]
+    actions: Any  # int32 [A]
+    hits: Any  # int32 [A]
+
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-_EPSILON = np.float32(1e-8)  # floor of the range that Q values are divided by
-_ZERO = np.float32(0)
-_ONE = np.float32(1)
-_TINY = np.finfo(np.float32).tiny
-_INF = np.float32(np.inf)
-
-_cacheable = True
+_OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
+_cache = True
 
 
-def _entry(*signature: Any) -> Callable[[_F], _F]:
-    """Compile for this signature alone, from numba's cache where one can be kept."""
+def _entry(*signature: Any) -> Callable[[Callable[..., Any]], Callable[..., int]]:
+    """Compile now and for these types only, or load from numba's cache."""
 
-    def decorate(function: _F) -> _F:
-        global _cacheable
-        if _cacheable:
+    def decorate(function: Callable[..., Any]) -> Callable[..., int]:
+        global _cache
+        compiled: Callable[..., int]
+        if _cache:
             try:
-                return cast(_F, nb.njit(signature, cache=True)(function))
-            except RuntimeError as error:  # no cache directory can be written
-                _cacheable = False
+                compiled = numba.njit(signature, cache=True, **_OPTIONS)(function)
+                return compiled
+            except RuntimeError as error:  # no directory to write the cache to
+                _cache = False
                 warnings.warn(
-                    f"the search is compiled anew in every process ({error}); set NUMBA_CACHE_DIR "
-                    "to a writable directory to avoid that",
+                    f"The search is compiled anew in every process: {error}. "
+                    "Set NUMBA_CACHE_DIR to a writable directory to compile it only once.",
                     RuntimeWarning,
                     stacklevel=2,
                 )
-        return cast(_F, nb.njit(signature)(function))
+        compiled = numba.njit(signature, **_OPTIONS)(function)
+        return compiled
 
     return decorate
 
 
 def _inner(function: _F) -> _F:
-    """Compile as part of the entry points that call it."""
-    return cast(_F, nb.njit(function))
+    """Compile into the entry points."""
+    # not left out: fastmath would be inherited from the first caller, and `_exp` not survive it
+    compiled: _F = numba.njit(fastmath=False, **_OPTIONS)(function)
+    return compiled
 
 
-# ---------------------------------------------------------------------------------------------
-# Select
-# ---------------------------------------------------------------------------------------------
+def _reducing(function: _F) -> _F:
+    """The same for sums, minima and maxima without NaN, in any order, thus in vector registers."""
+    compiled: _F = numba.njit(fastmath={"nnan", "nsz", "reassoc"}, **_OPTIONS)(function)
+    return compiled
+
+
+_ZERO, _ONE, _INF = np.float32(0), np.float32(1), np.float32(np.inf)
+_TINY, _LOWEST = np.finfo(np.float32).tiny, np.finfo(np.float32).min
+_EPSILON = np.float32(1e-8)  # the least range by which Q values are divided
+
+# ----------------------------------------------------------------------------------------- select
 
 
 @_inner
-def _select(nodes, slots, settings, explore, considered, scores):  # type: ignore[no-untyped-def]
-    """Walk from the root to the edge to evaluate: (parent node, slot).
+def _select(nodes, slots, settings, explore, considered, scratch):
+    """Walk from the root to the edge to evaluate next: (node, slot).
 
-    The edge has no node yet, or leads to a leaf that stays one.
+    Nothing is behind the edge yet, or a leaf that stays one.
     """
-    node = ROOT
+    index = ROOT
     while True:
-        if settings.rule == PUCT:
-            slot = _select_puct(nodes[node], slots, explore)
-        elif node == ROOT:
-            slot = _select_considered(nodes[node], slots, settings, considered)
+        node = nodes[index]
+        unvisited = node.first + node.num_children
+        if node.num_ordered == node.num_children < node.num_slots:
+            _order_next(node, slots, settings.rule, scratch)
+        if node.num_children == 0:
+            slot = unvisited
+        elif settings.rule == PUCT:
+            slot = _select_puct(node, slots, explore)
+        elif index == ROOT:
+            slot = _select_considered(node, slots, settings, considered)
         else:
-            slot = _select_improved(nodes[node], slots, settings, scores)
-        if slot == nodes[node].first + nodes[node].num_children:
-            return node, slot
-        child = slots[slot].child
-        if nodes[child].num_slots == 0:
-            return node, slot
-        node = child
+            slot = _select_improved(node, slots, settings, scratch.values)
+        if slot == unvisited or nodes[slots[slot].child].num_slots == 0:
+            return index, slot
+        index = slots[slot].child
 
 
 @_inner
-def _select_puct(node, slots, explore):  # type: ignore[no-untyped-def]
+def _order_next(node, slots, rule, scratch):
+    """Put the best unvisited action by (prior, -action) right behind the visited ones."""
+    start, stop = node.first + node.num_children, node.first + node.num_slots
+    best, top = start, slots[start].logit
+    for i in range(start + 1, stop):
+        x = slots[i].logit
+        if x > top or (x == top and slots[i].action < slots[best].action):
+            best, top = i, x
+    slots[best].action, slots[start].action = slots[start].action, slots[best].action
+    slots[best].prior, slots[start].prior = slots[start].prior, slots[best].prior
+    slots[best].logit, slots[start].logit = slots[start].logit, top
+    node.num_ordered += 1
+    if rule == GUMBEL:  # summed, not 1 minus the others: sigma(Q) may magnify the smallest rest
+        count = stop - start
+        for i in range(count):
+            scratch.values[i] = slots[start + i].logit
+        node.suffix = _exponentials(scratch.values[:count], top, scratch.weights)
+        if node.tail > 0:
+            node.suffix += node.tail * _exp(node.least - top)
+
+
+@_inner
+def _select_puct(node, slots, explore):
     """argmax of Q + P * sqrt(n) / (1 + N) * (c1 + log((n + c2 + 1) / c2)).
 
-    MuZero (Schrittwieser et al. 2020), appendix B; n is the visits of the node, Q is normalised by
-    the values of the node and of its visited children, and is 0 for the unvisited ones.
+    MuZero (Schrittwieser et al. 2020), appendix B. n counts the node's visits; Q is scaled to
+    [0, 1] by the values of the node and its visited children, and 0 for the unvisited ones.
 
     :param explore: float32, sqrt(n) * (c1 + log(...)) by n
     """
     end = node.first + node.num_children
-    if end == node.first:
-        return end
-    low = node.value
-    high = node.value
+    low = high = node.value
     for i in range(node.first, end):
-        q = slots[i].q
-        low = q if q < low else low
-        high = q if q > high else high
+        low = min(low, slots[i].q)
+        high = max(high, slots[i].q)
     span = max(high - low, _EPSILON)
 
     bonus = explore[node.visits]
-    best = end
-    top = -_INF
+    best, top = end, -_INF
     for i in range(node.first, end):
         slot = slots[i]
         score = (slot.q - low) / span + bonus * slot.prior / np.float32(slot.visits + 1)
@@ -138,417 +180,519 @@ def _select_puct(node, slots, explore):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _select_considered(node, slots, settings, considered):  # type: ignore[no-untyped-def]
-    """argmax of gumbel + logit + sigma(Q) over the actions with the considered number of visits.
+def _select_considered(root, slots, settings, considered):
+    """argmax of gumbel + logit + sigma(Q) among the actions with the considered number of visits.
 
-    Gumbel MuZero (Danihelka et al. 2022), section 3.3.
+    Gumbel MuZero (Danihelka et al. 2022), section 3.
 
-    :param considered: int32, visit counts by simulation
+    :param considered: int32, numbers of visits by simulation
     """
-    end = node.first + node.num_children
-    visits = considered[node.visits - 1]
-    if visits == 0:  # equal Q: the next in the order of gumbel + logit
-        return end
-    _, low, span, scale, _ = _complete(node, slots, settings)
-    best = node.first
-    top = -_INF
-    for i in range(node.first, end):
+    visits = considered[root.visits - 1]
+    if visits == 0:  # their Q is one and the same: the next in the order of gumbel + logit
+        return root.first + root.num_children
+    _, low, span, scale = _completion(root, slots, settings)
+    best, top = root.first, -_INF
+    for i in range(root.first, root.first + root.num_children):
         slot = slots[i]
-        if slot.visits == visits:
-            score = slot.logit + scale * ((slot.q - low) / span)
-            if score > top:
-                best, top = i, score
+        score = slot.logit + scale * ((slot.q - low) / span)
+        if slot.visits == visits and score > top:
+            best, top = i, score
     return best
 
 
 @_inner
-def _select_improved(node, slots, settings, scores):  # type: ignore[no-untyped-def]
-    """argmax of pi'(a) - N(a) / (1 + sum of N), where pi' = softmax(logit + sigma(completed Q)).
+def _select_improved(node, slots, settings, scores):
+    """argmax of p(a) - N(a) / (1 + sum of N), where p = softmax(logit + sigma(completed Q)).
 
     Gumbel MuZero (Danihelka et al. 2022), section 5.
 
-    :param scores: float32, room for the node's children
+    :param scores: float32, scratch
     """
-    end = node.first + node.num_children
-    if end == node.first:
-        return end
-    mixed, low, span, scale, total = _complete(node, slots, settings)
-    top = -_INF
+    first, count = node.first, node.num_children
+    mixed, low, span, scale = _completion(node, slots, settings)
     unvisited = -_INF
-    if node.num_children < node.num_slots:
-        unvisited = slots[end].logit + scale * ((mixed - low) / span)
-        top = unvisited
-    for i in range(node.num_children):
-        slot = slots[node.first + i]
+    if count < node.num_slots:
+        unvisited = slots[first + count].logit + scale * ((mixed - low) / span)
+    top = unvisited
+    for i in range(count):
+        slot = slots[first + i]
         scores[i] = slot.logit + scale * ((slot.q - low) / span)
         top = max(top, scores[i])
 
     mass = _ZERO
-    if node.num_children < node.num_slots:
-        unvisited = _exp(unvisited - top)
-        mass = unvisited * slots[end].suffix
-    for i in range(node.num_children):
+    for i in range(count):
         scores[i] = _exp(scores[i] - top)
         mass += scores[i]
+    if count < node.num_slots:
+        unvisited = _exp(unvisited - top)
+        mass += unvisited * node.suffix
 
-    best = end
-    top = -_INF
-    for i in range(node.num_children):
-        score = scores[i] / mass - np.float32(slots[node.first + i].visits) / (_ONE + total)
+    best, top = count, -_INF
+    for i in range(count):
+        score = scores[i] / mass - np.float32(slots[first + i].visits) / np.float32(node.visits)
         if score > top:
-            best, top = node.first + i, score
-    if node.num_children < node.num_slots and unvisited / mass > top:
-        best = end
-    return best
+            best, top = i, score
+    if count < node.num_slots and unvisited / mass > top:
+        best = count
+    return first + best
 
 
 @_inner
-def _complete(node, slots, settings):  # type: ignore[no-untyped-def]
-    """What completes and scales the Q values of a node: (mixed, low, span, scale, total).
+def _completion(node, slots, settings):
+    """How to complete and scale the Q values of a node: (mixed, low, span, scale).
 
-    An unvisited action has Q = `mixed`, and sigma(Q) = scale * ((Q - low) / span). `total` is the
-    number of visits to children. Gumbel MuZero (Danihelka et al. 2022), appendix D, equation 33.
+    Unvisited actions have Q = mixed, and sigma(Q) = scale * ((Q - low) / span). Gumbel MuZero
+    (Danihelka et al. 2022), appendix D.
     """
     end = node.first + node.num_children
-    low = _INF
-    high = -_INF
-    most = 0
-    total = 0
-    mass = _ZERO
-    weighted = _ZERO
+    low, high, most = _INF, -_INF, np.int32(0)
     for i in range(node.first, end):
         slot = slots[i]
         low = min(low, slot.q)
         high = max(high, slot.q)
         most = max(most, slot.visits)
-        total += slot.visits
-        prior = max(slot.prior, _TINY)
-        mass += prior
-        weighted += prior * slot.q
-    total = np.float32(total)
     mixed = node.raw_value
-    if settings.use_mixed_value and total > 0:
-        mixed = (node.raw_value + total * (weighted / mass)) / (total + _ONE)
     if node.num_children < settings.num_actions:
+        if settings.use_mixed_value and node.num_children > 0:
+            mass = weighted = _ZERO
+            for i in range(node.first, end):
+                prior = max(slots[i].prior, _TINY)
+                mass += prior
+                weighted += prior * slots[i].q
+            visits = np.float32(node.visits)
+            mixed = (mixed + (visits - _ONE) * (weighted / mass)) / visits
         low = min(low, mixed)
         high = max(high, mixed)
     span = max(high - low, _EPSILON)
     if not settings.rescale_values:
-        low = _ZERO
-        span = _ONE
+        low, span = _ZERO, _ONE
     scale = (settings.maxvisit_init + np.float32(most)) * settings.value_scale
-    return mixed, low, span, scale, total
+    return mixed, low, span, scale
 
 
-# ---------------------------------------------------------------------------------------------
-# Expand
-# ---------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------- expand
 
 
 @_inner
-def _expand(nodes, slots, next_slot, node, logits, capacity, keys):  # type: ignore[no-untyped-def]
-    """Give `node` its actions, the `capacity` best in prior order: (slots now in use, logits fine).
+def _create(node, value, first):
+    """Make this a leaf, whose slots will stand from `first` on: a status."""
+    node.visits = 1
+    node.value = node.raw_value = value
+    node.parent = node.slot = -1
+    node.depth = node.num_slots = node.num_children = node.num_ordered = 0
+    node.first = first
+    return FINE if abs(value) < _INF else BAD_VALUE
 
-    :param logits: float32 [A]
-    :param capacity: the children that the node can still get
-    :param keys: int64 [A], scratch
+
+@_inner
+def _attach(nodes, slots, leaf, reward, discount):
+    """Put the leaf's new node behind its edge: a status."""
+    node, parent = nodes[leaf.node], nodes[leaf.parent]
+    node.reward = reward
+    node.discount = discount
+    node.parent = leaf.parent
+    node.slot = leaf.slot
+    node.depth = parent.depth + 1
+    parent.num_children += 1
+    slots[leaf.slot].child = leaf.node
+    if not abs(reward) < _INF:
+        return BAD_REWARD
+    return FINE if abs(discount) < _INF else BAD_DISCOUNT
+
+
+@_inner
+def _expand(node, slots, logits, capacity, keep_all, scratch):
+    """Give the node slots for its `capacity` best actions, in any order: a status.
+
+    :param logits: float32 [A], -inf where there is no action
+    :param capacity: how many children the node can still get
+    :param keep_all: give it slots for all its actions, unless it cannot get children
     """
-    count = 0
-    for action in range(logits.size):
-        x = logits[action]
-        if not x < _INF:
-            return next_slot, False
-        if x > -_INF:
-            keys[count] = (np.int64(_ordered_bits(x)) << 32) | np.int64(0xFFFFFFFF - action)
-            count += 1
-    _sort_descending(keys, count)
-    num_slots = min(count, capacity)
-    this = nodes[node]
-    this.first = next_slot
-    this.num_slots = num_slots
-    this.num_children = 0
-    if num_slots == 0:
-        return next_slot, True
-    for i in range(num_slots):
-        slot = slots[next_slot + i]
-        slot.action = 0xFFFFFFFF - (keys[i] & 0xFFFFFFFF)
-        slot.logit = logits[slot.action]
+    if not _below_infinity(logits):
+        return BAD_LOGITS
+    if capacity == 0:
+        return FINE
+    values, actions = scratch.values, scratch.actions
+    node.tail = _ZERO
+    if keep_all:
+        count = 0
+        for a in range(logits.size):
+            values[count] = logits[a]
+            actions[count] = a
+            count += logits[a] > -_INF
+    else:
+        found, complete = _find_candidates(logits, capacity, scratch)
+        count = min(found, capacity)
+        equals = _keep_best(values, actions, found, count) if count < found else 0
+        if count < found or not complete:
+            node.least, _ = _extremes(values[:count])
+            node.tail = _sum_exp_below(logits, node.least) + np.float32(equals)
+    if count == 0:
+        return FINE
+
+    _, top = _extremes(values[:count])
+    mass = _exponentials(values[:count], top, scratch.weights)
+    if node.tail > 0:
+        mass += node.tail * _exp(node.least - top)
+    node.num_slots = count
+    for i in range(count):
+        slot = slots[node.first + i]
+        slot.action = actions[i]
         slot.visits = 0
-        slot.q = _ZERO
-    suffix = _ZERO
-    cut = slots[next_slot + num_slots - 1].logit
-    for i in range(num_slots, count):
-        suffix += _exp(logits[0xFFFFFFFF - (keys[i] & 0xFFFFFFFF)] - cut)
-    following = cut
-    for i in range(next_slot + num_slots - 1, next_slot - 1, -1):
-        suffix = _ONE + _exp(following - slots[i].logit) * suffix
-        slots[i].suffix = suffix
-        following = slots[i].logit
-    for i in range(next_slot, next_slot + num_slots):
-        slots[i].prior = _exp(slots[i].logit - following) / suffix
-    return next_slot + num_slots, True
+        slot.prior = scratch.weights[i] / mass
+        slot.logit = values[i]
+    return FINE
 
 
 @_inner
-def _sort_descending(keys, count):  # type: ignore[no-untyped-def]
-    """Shell sort."""
-    gap = 1
-    while gap < count // 3:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(gap, count):
-            key = keys[i]
-            j = i
-            while j >= gap and keys[j - gap] < key:
-                keys[j] = keys[j - gap]
-                j -= gap
-            keys[j] = key
-        gap //= 3
-
-
-@intrinsic  # type: ignore[misc]
-def _float_bits(typing_context, x):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
-
-    return types.int32(types.float32), codegen
-
-
-@intrinsic  # type: ignore[misc]
-def _float_of_bits(typing_context, x):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), codegen
+def _below_infinity(x):
+    """Neither NaN nor +inf anywhere. (Loops over indices vectorise, loops over elements do not.)"""
+    fine = True
+    for i in range(x.size):
+        fine &= x[i] < _INF
+    return fine
 
 
 @_inner
-def _ordered_bits(x):  # type: ignore[no-untyped-def]
-    """An int32 that sorts as the float32 does."""
-    bits = _float_bits(x + _ZERO)  # -0 becomes 0
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+def _find_candidates(logits, capacity, scratch):
+    """Collect all actions that could be among the `capacity` best: (how many, are these all).
+
+    Deal the actions to groups. If `capacity` groups have a maximum that reaches a threshold, then
+    so many logits do, hardly more, and the other groups need no second look.
+
+    :param scratch: `values` and `actions` are written, in the order of the actions
+    """
+    values, actions, hits = scratch.values, scratch.actions, scratch.hits
+    groups = 64
+    while groups * groups < capacity * logits.size:
+        groups *= 2
+    if logits.size < 2 * groups:
+        groups = logits.size
+    for j in range(groups):
+        values[j] = logits[j]
+    for start in range(groups, logits.size, groups):
+        for j in range(min(groups, logits.size - start)):
+            values[j] = max(values[j], logits[start + j])
+    threshold = _LOWEST
+    if groups < logits.size:
+        threshold = max(threshold, _bisect(values, groups, capacity, 2 + capacity // 4))
+
+    num_hits = 0
+    for j in range(groups):
+        hits[num_hits] = j
+        num_hits += values[j] >= threshold
+    found = 0
+    for start in range(0, logits.size, groups):
+        for h in range(num_hits):
+            action = start + hits[h]
+            if action < logits.size:
+                values[found] = logits[action]
+                actions[found] = action
+                found += logits[action] >= threshold
+    return found, threshold == _LOWEST
 
 
 @_inner
-def _exp(x):  # type: ignore[no-untyped-def]
-    """exp(x) for x <= 0, within 2 units in the last place, and 0 below -87."""
-    shifted = max(x, np.float32(-87)) * np.float32(1.44269504) + np.float32(12582912)
-    n = shifted - np.float32(12582912)  # the nearest integer to x / log(2)
-    r = max(x, np.float32(-87)) - n * np.float32(0.693359375) - n * np.float32(-2.12194440e-4)
+def _keep_best(values, actions, found, wanted):
+    """Move the best to the front, of equals the first; return how many of the equals are left out.
+
+    :param values: float32 [found, at least], written
+    :param actions: int32 [found, at least], ascending, written
+    """
+    cut = _bisect(values, found, wanted, 0)
+    above = equals = 0
+    for i in range(found):
+        above += values[i] > cut
+        equals += values[i] == cut
+    left_out = above + equals - wanted
+    room = equals - left_out
+    count = 0
+    for i in range(found):
+        if values[i] > cut or (values[i] == cut and room > 0):
+            room -= values[i] == cut
+            values[count] = values[i]
+            actions[count] = actions[i]
+            count += 1
+    return left_out
+
+
+@_inner
+def _bisect(values, size, wanted, slack):
+    """A number that at least `wanted` values reach, at most `slack` more unless they are equal."""
+    low, high = _extremes(values[:size])
+    if _count_reaching(values[:size], high) >= wanted:
+        return high
+    while True:
+        middle = np.float32(0.5) * low + np.float32(0.5) * high
+        if not low < middle < high:
+            return low
+        reaching = _count_reaching(values[:size], middle)
+        if reaching < wanted:
+            high = middle
+        else:
+            low = middle
+            if reaching <= wanted + slack:
+                return low
+
+
+@_inner
+def _count_reaching(x, threshold):
+    count = np.int32(0)
+    for i in range(x.size):
+        count += np.int32(x[i] >= threshold)
+    return count
+
+
+@_reducing
+def _extremes(x):
+    low, high = _INF, -_INF
+    for i in range(x.size):
+        low = min(low, x[i])
+        high = max(high, x[i])
+    return low, high
+
+
+@_reducing
+def _sum_exp_below(x, bound):
+    """Sum of exp(x - bound) over the elements below the bound."""
+    total = _ZERO
+    for i in range(x.size):
+        total += _exp(x[i] - bound) if x[i] < bound else _ZERO
+    return total
+
+
+@_reducing
+def _exponentials(x, top, out):
+    """Write exp(x - top), and return the sum."""
+    total = _ZERO
+    for i in range(x.size):
+        out[i] = _exp(x[i] - top)
+        total += out[i]
+    return total
+
+
+@_inner
+def _exp(x):
+    """exp(x) for x <= 0, to 2e-7 of it; 0 below -87. Unlike libm's, it vectorises.
+
+    2 ** n * exp(r) with a polynomial for exp(r), as in Cephes.
+    """
+    bounded = max(x, np.float32(-87))
+    shifted = bounded * np.float32(1.44269504) + np.float32(12582912)  # 1.5 * 2**23
+    n = shifted - np.float32(12582912)  # x / log(2), rounded
+    r = (bounded - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
     p = np.float32(1.9875691500e-4)
     p = p * r + np.float32(1.3981999507e-3)
     p = p * r + np.float32(8.3334519073e-3)
     p = p * r + np.float32(4.1665795894e-2)
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + _ONE
-    power = _float_of_bits(np.int32((_float_bits(shifted) - 0x4B400000 + 127) << 23))
+    p = p * (r * r) + r + _ONE
+    power = _bits_float(np.int32((_float_bits(shifted) - 0x4B400000 + 127) << 23))
     return p * power if x > np.float32(-87) else _ZERO
 
 
-# ---------------------------------------------------------------------------------------------
-# Back up
-# ---------------------------------------------------------------------------------------------
+@intrinsic
+def _float_bits(typing_context, x):
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def _bits_float(typing_context, x):
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), generate
+
+
+# ---------------------------------------------------------------------------------------- back up
 
 
 @_inner
-def _back_up(nodes, slots, node):  # type: ignore[no-untyped-def]
-    """Add one visit, worth the raw value of `node`, to every node and edge up to the root.
+def _back_up(nodes, slots, index):
+    """Count one visit, worth the raw value of this node, on the way up to the root.
 
     MuZero (Schrittwieser et al. 2020), appendix B, with a discount per edge.
     """
-    value = nodes[node].raw_value
-    while node != ROOT:
-        child = nodes[node]
-        parent = nodes[child.parent]
-        value = child.reward + child.discount * value
-        count = np.float32(parent.visits)
-        parent.value = (parent.value * count + value) / (count + _ONE)
+    value = nodes[index].raw_value
+    while index != ROOT:
+        node = nodes[index]
+        parent, slot = nodes[node.parent], slots[node.slot]
+        value = node.reward + node.discount * value
+        visits = np.float32(parent.visits)
+        parent.value = (parent.value * visits + value) / (visits + _ONE)
         parent.visits += 1
-        slot = slots[child.slot]
         slot.visits += 1
-        slot.q = child.reward + child.discount * child.value
-        node = child.parent
+        slot.q = node.reward + node.discount * node.value
+        index = node.parent
 
 
-# ---------------------------------------------------------------------------------------------
-# Entry points
-# ---------------------------------------------------------------------------------------------
-
-_NODES = nb.from_dtype(NODE)[:, ::1]
-_SLOTS = nb.from_dtype(SLOT)[:, ::1]
-_LEAVES = nb.from_dtype(LEAF)[::1]
-_SETTINGS = nb.from_dtype(SETTINGS)[::1]
-_INTS = types.int32[::1]
-_FLOATS = types.float32[::1]
-_INT_TABLE = types.int32[:, ::1]
-_FLOAT_TABLE = types.float32[:, ::1]
-_KEYS = types.int64[::1]
+# ----------------------------------------------------------------------------------------- result
 
 
-@_entry(_NODES, _SLOTS, _INTS, _SETTINGS, _KEYS, _FLOAT_TABLE, _FLOAT_TABLE, _FLOATS)
-def plant(nodes, slots, next_slot, settings, keys, order, logits, value):  # type: ignore[no-untyped-def]
-    """Start new trees at the roots.
+@_inner
+def _draw_action(root, slots, temperature, draw):
+    """Draw from visits ** (1 / temperature); at 0 take the most visited, of equals the first."""
+    end = root.first + root.num_children
+    best = root.first
+    for i in range(root.first, end):
+        if slots[i].visits > slots[best].visits:
+            best = i
+    if temperature > 0:
+        mass = 0.0
+        for i in range(root.first, end):
+            mass += math.exp(math.log(slots[i].visits / slots[best].visits) / temperature)
+        left = draw * mass
+        for i in range(root.first, end):
+            left -= math.exp(math.log(slots[i].visits / slots[best].visits) / temperature)
+            if left < 0:
+                return slots[i].action
+    return slots[best].action
 
-    :param order: float32 [B, A], logits that order the root's actions; -inf: not to be visited
-    :param logits: float32 [B, A], logits of the prior
-    :param value: float32 [B]
+
+@_inner
+def _improve(root, slots, settings, logits, weights):
+    """Write the improved policy, softmax(logit + sigma(completed Q)).
+
+    :param weights: float32 [A], written
+    :return: the best of the most visited actions, and sum of the improved policy * completed Q
     """
-    capacity = min(settings[0].num_actions, settings[0].num_simulations)
-    for b in range(value.size):
-        root = nodes[b, ROOT]
-        root.visits = 1
-        root.value = value[b]
-        root.raw_value = value[b]
-        root.parent = -1
-        root.slot = -1
-        root.depth = 0
-        next_slot[b], _ = _expand(nodes[b], slots[b], 0, ROOT, order[b], capacity, keys)
-        if settings[0].rule == GUMBEL:
-            top = -_INF
-            for x in logits[b]:
-                top = max(top, x)
-            mass = _ZERO
-            for x in logits[b]:
-                mass += _exp(x - top)
-            for i in range(root.num_slots):
-                slots[b, i].prior = _exp(logits[b, slots[b, i].action] - top) / mass
+    end = root.first + root.num_children
+    mixed, low, span, scale = _completion(root, slots, settings)
+    sigma = scale * ((mixed - low) / span)
+    for a in range(weights.size):
+        weights[a] = logits[a] + sigma
+    most, best, top = np.int32(0), root.first, -_INF
+    for i in range(root.first, end):
+        slot = slots[i]
+        sigma = scale * ((slot.q - low) / span)
+        weights[slot.action] = logits[slot.action] + sigma
+        score = slot.logit + sigma
+        if slot.visits > most or (slot.visits == most and score > top):
+            most, best, top = slot.visits, i, score
+
+    _, top = _extremes(weights)
+    mass = _exponentials(weights, top, weights)
+    for a in range(weights.size):
+        weights[a] /= mass
+    visited = value = _ZERO
+    for i in range(root.first, end):
+        visited += weights[slots[i].action]
+        value += weights[slots[i].action] * slots[i].q
+    return slots[best].action, value + (_ONE - visited) * mixed
+
+
+# ----------------------------------------------------------------------------------- entry points
+
+_NODES = numba.from_dtype(NODE)[:, ::1]
+_SLOTS = numba.from_dtype(SLOT)[:, ::1]
+_LEAVES = numba.from_dtype(LEAF)[::1]
+_SETTINGS = numba.from_dtype(SETTINGS)[::1]
+_INTS, _INT_TABLE = types.int32[::1], types.int32[:, ::1]
+_FLOATS, _FLOAT_TABLE = types.float32[::1], types.float32[:, ::1]
+_FLAGS = types.boolean[::1]
 
 
 @_entry(
-    _NODES, _SLOTS, _LEAVES, _SETTINGS, _FLOATS, _INT_TABLE, _INTS, _FLOATS,
-    types.int64, _INTS, _INTS,
+    _NODES, _SLOTS, _INTS, _LEAVES, _FLOAT_TABLE, _INT_TABLE,
+    _SETTINGS, _FLOATS, _INT_TABLE, _FLOAT_TABLE,
+    types.int64, _FLOATS, _FLOATS, _FLOAT_TABLE, _FLOATS, _FLAGS,
+    _INTS, _INTS,
 )  # fmt: skip
-def select(  # type: ignore[no-untyped-def]
-    nodes, slots, leaves, settings, explore, considered, num_considered, scores,
-    simulation, parent, action,
+def advance(
+    all_nodes, all_slots, num_slots, leaves, float_scratch, int_scratch,
+    settings, explore, considered, root_prior,
+    simulation, reward, discount, logits, value, terminal,
+    parent, action,
 ):  # fmt: skip
-    """Choose an edge to evaluate in each tree.
+    """Expand the edges that this simulation evaluated, back up, and select those of the next one.
 
-    :param parent: int32 [B], written: node index from which to step
+    Simulation -1 plants the roots: then `logits` order their actions, and reward, discount and
+    terminal are not read.
+
+    :param all_nodes, ..., int_scratch: see `Tree`; `leaves` [B] are the edges, and then the next
+    :param explore: float32 [N + 2], see `_select_puct`
+    :param considered: int32 [B, N], see `_select_considered`
+    :param root_prior: float32 [B, A], for Gumbel, where the prior differs from the order
+    :param reward, ..., terminal: as in `RecurrentOutput`
+    :param parent: int32 [B], written: node index from which to step next
     :param action: int32 [B], written
+    :return: a status
     """
-    for b in range(parent.size):
-        leaf = leaves[b]
-        node, slot = _select(
-            nodes[leaf.row], slots[leaf.row], settings[0], explore,
-            considered[num_considered[leaf.row]], scores,
-        )  # fmt: skip
-        leaf.parent = node
-        leaf.slot = slot
-        leaf.node = simulation + 1
-        parent[b] = node
-        action[b] = slots[leaf.row, slot].action
-
-
-@_entry(
-    _NODES, _SLOTS, _INTS, _LEAVES, _SETTINGS, _KEYS, types.int64,
-    _FLOATS, _FLOATS, _FLOAT_TABLE, _FLOATS, types.boolean[::1],
-)  # fmt: skip
-def grow(  # type: ignore[no-untyped-def]
-    nodes, slots, next_slot, leaves, settings, keys, simulation,
-    reward, discount, logits, value, terminal,
-):  # fmt: skip
-    """Expand the edges that were evaluated and back up from them.
-
-    :param reward, discount, logits, value, terminal: as in `RecurrentOutput`
-    :return: FINE, or what is bad and in which row
-    """
-    remaining = settings[0].num_simulations - 1 - simulation
+    size, search = leaves.size, settings[0]
     if not (
-        reward.size == discount.size == value.size == terminal.size == logits.shape[0]
-        and logits.shape[1] == settings[0].num_actions
-    ):
+        reward.size == size and discount.size == size and value.size == size
+        and terminal.size == size and logits.shape == (size, search.num_actions)
+    ):  # fmt: skip
         return BAD_SHAPE
-    for b in range(reward.size):
+    scratch = _Scratch(float_scratch[0], float_scratch[1], int_scratch[0], int_scratch[1])
+    planting = simulation < 0
+    remaining = search.num_simulations - 1 - simulation
+    for b in range(size):
         leaf = leaves[b]
-        row = leaf.row
-        parent = nodes[row, leaf.parent]
-        if leaf.slot == parent.first + parent.num_children:
-            if not abs(reward[b]) < _INF:
-                return BAD_REWARD + (b << STATUS_BITS)
-            if not abs(discount[b]) < _INF:
-                return BAD_DISCOUNT + (b << STATUS_BITS)
-            if not abs(value[b]) < _INF:
-                return BAD_VALUE + (b << STATUS_BITS)
-            node = leaf.node
-            this = nodes[row, node]
-            this.visits = 1
-            this.value = value[b]
-            this.raw_value = value[b]
-            this.reward = reward[b]
-            this.discount = discount[b]
-            this.parent = leaf.parent
-            this.slot = leaf.slot
-            this.depth = parent.depth + 1
-            capacity = 0 if terminal[b] or this.depth >= settings[0].max_depth else remaining
-            next_slot[row], fine = _expand(
-                nodes[row], slots[row], next_slot[row], node, logits[b], capacity, keys
-            )
-            if not fine:
-                return BAD_LOGITS + (b << STATUS_BITS)
-            parent.num_children += 1
-            slots[row, leaf.slot].child = node
+        nodes, slots = all_nodes[leaf.row], all_slots[leaf.row]
+        if planting:
+            index, fresh = ROOT, True
+            num_slots[leaf.row] = 0
         else:
-            node = slots[row, leaf.slot].child
-            nodes[row, node].visits += 1
-        _back_up(nodes[row], slots[row], node)
+            above = nodes[leaf.parent]
+            fresh = leaf.slot == above.first + above.num_children
+            index = leaf.node if fresh else slots[leaf.slot].child
+        node = nodes[index]
+        if fresh:
+            status = _create(node, value[b], num_slots[leaf.row])
+            if status == FINE and not planting:
+                status = _attach(nodes, slots, leaf, reward[b], discount[b])
+            if status == FINE and (planting or not terminal[b]):
+                capacity = remaining if node.depth < search.max_depth else 0
+                status = _expand(node, slots, logits[b], capacity, search.keep_all, scratch)
+                num_slots[leaf.row] += node.num_slots
+            if status != FINE:
+                return status | b << STATUS_BITS
+            if planting and search.rule == GUMBEL:
+                for i in range(node.num_slots):
+                    slots[i].prior = root_prior[b, slots[i].action]
+        else:
+            node.visits += 1
+        _back_up(nodes, slots, index)
+        if remaining > 0:
+            index, slot = _select(nodes, slots, search, explore, considered[b], scratch)
+            leaf.parent, leaf.slot, leaf.node = index, slot, simulation + 2
+            parent[b], action[b] = index, slots[slot].action
     return FINE
 
 
-@_entry(_NODES, _SLOTS, _INT_TABLE, _FLOAT_TABLE)
-def summarise(nodes, slots, visit_counts, q_values):  # type: ignore[no-untyped-def]
-    """What the search found at the roots.
+@_entry(
+    _NODES, _SLOTS, _SETTINGS, _FLOAT_TABLE, _FLOATS, _FLOATS,
+    _INTS, _FLOAT_TABLE, _INT_TABLE, _FLOAT_TABLE, _FLOATS, _FLOATS,
+)  # fmt: skip
+def summarise(
+    all_nodes, all_slots, settings, logits, temperature, draw,
+    action, weights, visit_counts, q_values, value, improved_value,
+):  # fmt: skip
+    """Read the result off the roots.
 
-    :param visit_counts: int32 [B, A], zeros; written
-    :param q_values: float32 [B, A], zeros; written
-    """
-    for b in range(visit_counts.shape[0]):
-        for i in range(nodes[b, ROOT].num_children):
-            slot = slots[b, i]
-            visit_counts[b, slot.action] = slot.visits
-            q_values[b, slot.action] = slot.q
-
-
-@_entry(_NODES, _SLOTS, _SETTINGS, _FLOAT_TABLE, _FLOAT_TABLE, _INTS, _FLOAT_TABLE, _FLOATS)
-def improve(nodes, slots, settings, logits, q_values, action, weights, improved):  # type: ignore[no-untyped-def]
-    """The improved policy softmax(logit + sigma(completed Q)) at the roots.
-
-    :param logits: float32 [B, A], -inf for illegal actions
-    :param q_values: float32 [B, A], 0 where unvisited
-    :param action: int32 [B], written: the best of the most visited actions
-    :param weights: float32 [B, A], written: the improved policy
-    :param improved: float32 [B], written: sum of improved policy * completed Q
+    :param logits: float32 [B, A], -inf where illegal
+    :param temperature: float32 [B], for PUCT
+    :param draw: float32 [B], for PUCT: uniform in [0, 1)
+    :param action, ..., improved_value: as in `SearchOutput`, zeros; written
     """
     for b in range(action.size):
-        root = nodes[b, ROOT]
-        mixed, low, span, scale, _ = _complete(root, slots[b], settings[0])
-        unvisited = scale * ((mixed - low) / span)
-        weights[b] = logits[b] + unvisited
-        most = 0
+        root, slots = all_nodes[b, ROOT], all_slots[b]
+        value[b] = root.value
         for i in range(root.num_children):
-            most = max(most, slots[b, i].visits)
-        best = -_INF
-        for i in range(root.num_children):
-            slot = slots[b, i]
-            sigma = scale * ((slot.q - low) / span)
-            weights[b, slot.action] = logits[b, slot.action] + sigma
-            if slot.visits == most and slot.logit + sigma > best:
-                best = slot.logit + sigma
-                action[b] = slot.action
-        top = -_INF
-        for x in weights[b]:
-            top = max(top, x)
-        mass = _ZERO
-        for a in range(weights.shape[1]):
-            weights[b, a] = _exp(weights[b, a] - top)
-            mass += weights[b, a]
-        visited = _ZERO
-        total = _ZERO
-        for a in range(weights.shape[1]):
-            weights[b, a] /= mass
-        for i in range(root.num_children):
-            slot = slots[b, i]
-            visited += weights[b, slot.action]
-            total += weights[b, slot.action] * slot.q
-        improved[b] = total + (_ONE - visited) * mixed
+            visit_counts[b, slots[i].action] = slots[i].visits
+            q_values[b, slots[i].action] = slots[i].q
+        if settings[0].rule == GUMBEL:
+            best, improved = _improve(root, slots, settings[0], logits[b], weights[b])
+            action[b], improved_value[b] = best, improved
+        else:
+            action[b] = _draw_action(root, slots, temperature[b], draw[b])
+            for i in range(root.num_children):
+                weight = np.float32(slots[i].visits) / np.float32(root.visits - 1)
+                weights[b, slots[i].action] = weight
+                improved_value[b] += weight * slots[i].q
+    return FINE

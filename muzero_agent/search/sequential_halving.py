@@ -38,7 +38,6 @@ def considered_visits(num_considered: int, num_simulations: int) -> list[int]:
 @lru_cache(maxsize=64)
 def considered_visits_table(max_considered: int, num_simulations: int) -> NDArray[np.int32]:
     """int32 [max_considered + 1, num_simulations]: row m serves roots with m considered actions."""
-    table = np.array(
+    return np.array(
         [considered_visits(m, num_simulations) for m in range(max_considered + 1)], np.int32
     )
-    return table
