@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from stable_baselines3.common.torch_layers import (
     FlattenExtractor,
 )
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import is_vectorized_observation
 from torch import Tensor, nn
 
 from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
@@ -141,8 +143,14 @@ class MuZeroPolicy(BasePolicy):
         extractor_class = self.given_extractor_class or self.default_extractor
         if extractor_class is None:
             return self._make_resnet(num_actions, support)
+        if not isinstance(self.network_space, spaces.Dict):
+            if extractor_class is CombinedExtractor:  # of an observation and its mask, or of a Box
+                extractor_class = FlattenExtractor
+        elif extractor_class is FlattenExtractor:
+            raise ValueError(f"observation space {self.network_space}: use MultiInputPolicy")
         extractor = extractor_class(self.network_space, **self.features_extractor_kwargs)
         arch = self.net_arch
+        _check_net_arch(arch, MlpNetwork)
         widths: dict[str, Any] = {
             "representation": [128],
             "dynamics": [128],
@@ -175,6 +183,7 @@ class MuZeroPolicy(BasePolicy):
                 f"net_arch={self.net_arch}: CnnPolicy takes a dict with any of channels, "
                 "num_blocks, downsample, head_width"
             )
+        _check_net_arch(self.net_arch, ResNet)
         pixels = is_image_space(self.network_space, check_channels=False)
         arch: dict[str, Any] = {"downsample": pixels and min(shape[1:]) > 32}
         return ResNet((shape[0], shape[1], shape[2]), num_actions, **support, **arch, **(
@@ -254,22 +263,26 @@ class MuZeroPolicy(BasePolicy):
             variations=variations,
         )
 
-    def batched(self, observation: Observation) -> tuple[Observation, bool]:
+    def batched(self, observation: Any) -> tuple[Observation, bool]:
         """(observations [B, ...], whether a batch was given); images in the network's order."""
         space = self.observation_space
-        if isinstance(observation, dict):
-            if not isinstance(space, spaces.Dict):
+        if isinstance(observation, tuple):
+            raise ValueError(
+                "a tuple was observed: `reset` of a gymnasium environment returns (observation, "
+                "info), so write `obs, info = env.reset()`; a VecEnv returns observations alone"
+            )
+        if not isinstance(space, spaces.Dict):
+            if isinstance(observation, dict):
                 raise ValueError(f"a dict was observed, but the observation space is {space}")
-            parts, is_batch = {}, False
-            for key, part in observation.items():
-                subspace = space[key]
-                array = maybe_transpose(np.asarray(part), subspace)
-                is_batch = is_batch or array.ndim == len(subspace.shape or ()) + 1
-                parts[key] = array.reshape(-1, *(subspace.shape or ()))
-            return parts, is_batch
-        is_batch = self.is_vectorized_observation(observation)
-        array = maybe_transpose(np.asarray(observation), space)
-        return array.reshape(-1, *(space.shape or ())), is_batch
+            return _batched_part(observation, space)
+        if not isinstance(observation, dict) or set(observation) != set(space.spaces):
+            got = sorted(observation) if isinstance(observation, dict) else "none"
+            raise ValueError(f"observed were the keys {got}; give a dict of {sorted(space.spaces)}")
+        parts = {key: _batched_part(part, space[key]) for key, part in observation.items()}
+        sizes = {key: len(part) if is_batch else None for key, (part, is_batch) in parts.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"the parts of the observation have different batch sizes: {sizes}")
+        return {key: part for key, (part, _) in parts.items()}, any(b for _, b in parts.values())
 
     def predict(
         self,
@@ -307,7 +320,15 @@ class MuZeroPolicy(BasePolicy):
         if action_masks is None:
             return None
         assert isinstance(self.action_space, spaces.Discrete)
-        return np.asarray(action_masks).reshape(-1, int(self.action_space.n)) > 0
+        num_actions = int(self.action_space.n)
+        batch = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        masks = np.asarray(action_masks)
+        if masks.shape != (batch, num_actions) and (batch > 1 or masks.shape != (num_actions,)):
+            raise ValueError(
+                f"the action masks have the shape {masks.shape}: give {(batch, num_actions)}, a "
+                "row for each observation, nonzero where an action is legal"
+            )
+        return masks.reshape(batch, num_actions) > 0
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         """SB3's hook behind `BasePolicy.predict`, for those who call the policy with tensors."""
@@ -337,3 +358,47 @@ class MultiInputPolicy(MuZeroPolicy):
     """Fully connected networks on the parts of a Dict observation."""
 
     default_extractor = CombinedExtractor
+
+
+def _batched_part(observation: Any, space: spaces.Space[Any]) -> tuple[NDArray[Any], bool]:
+    """(finite observations [B, ...] of a space other than Dict, whether a batch was given)."""
+    array = maybe_transpose(np.array(observation, order="C"), space)  # of any strides, writable
+    is_batch = is_vectorized_observation(array, space)
+    array = array.reshape(-1, *(space.shape or ()))
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(-1)).tolist()
+        raise ValueError(f"observations {bad} are not finite: they hold NaN or infinity")
+    return array, is_batch
+
+
+def _check_net_arch(
+    net_arch: list[int] | dict[str, Any] | None, network: type[MuZeroNetwork]
+) -> None:
+    """Refuse names and widths that the network cannot take, of which PyTorch speaks obscurely."""
+    known = {
+        name: parameter.annotation
+        for name, parameter in inspect.signature(network.__init__).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        and name not in ("activation", "normalize_features", "support_bound", "support_size")
+    }
+    if net_arch is None:
+        return
+    parts = net_arch if isinstance(net_arch, dict) else {"net_arch": net_arch}
+    if isinstance(net_arch, dict) and not net_arch.keys() <= known.keys():
+        raise ValueError(
+            f"net_arch={net_arch}: {network.__name__} knows no "
+            f"{sorted(net_arch.keys() - known.keys())}; choose among {sorted(known)}"
+        )
+    for name, part in parts.items():
+        if known.get(name, "list[int]") == "list[int]":
+            fits = isinstance(part, list | tuple) and all(_is_width(width) for width in part)
+            wanted = "a list of widths of at least 1"
+        else:
+            fits = known[name] != "int" or _is_width(part)
+            wanted = "a whole number of at least 1"
+        if not fits:
+            raise ValueError(f"net_arch={net_arch}: {name} has to be {wanted}")
+
+
+def _is_width(width: object) -> bool:
+    return isinstance(width, int | np.integer) and bool(width >= 1)
