@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
+import pathlib
 import warnings
+import zipfile
+import zlib
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_pkl, open_path
 from stable_baselines3.common.type_aliases import (
     GymEnv,
     MaybeCallback,
@@ -30,6 +37,7 @@ from muzero_agent.categorical import h_inverse
 from muzero_agent.losses import Losses, Targets, muzero_loss
 from muzero_agent.planner import SEARCHES, Plan
 from muzero_agent.policies import (
+    MASK_KEY,
     CnnPolicy,
     MlpPolicy,
     MultiInputPolicy,
@@ -146,6 +154,11 @@ class MuZero(OffPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        if env is None and _init_setup_model:
+            raise ValueError("env=None: give an environment; only `MuZero.load` works without one")
+        if env is not None:
+            env = maybe_make_env(env, verbose)
+            _check_spaces(env.observation_space, env.action_space)
         super().__init__(
             self._resolve_policy(policy, env),
             env,  # type: ignore[arg-type]
@@ -199,65 +212,51 @@ class MuZero(OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         self._check_arguments()
-        self._check_spaces()
-        self.replay_buffer_kwargs = {
+        self.replay_buffer_kwargs = self._replay_settings()
+        super()._setup_model()
+        self.set_random_seed(self.seed)  # again: now the generators' owners exist
+        self._configured_policy()  # it is saved and evaluated by itself as well
+        self._sweep = Sweep()
+        self._decision: _Decision | None = None
+        self._env_has_masks = False
+
+    def _replay_settings(self) -> dict[str, Any]:
+        return {
             "unroll_steps": self.unroll_steps,
             "td_steps": self.td_steps,
             "td_lambda": self.td_lambda,
             "gamma": self.gamma,
             "priority_exponent": self.priority_exponent,
         }
-        super()._setup_model()
-        self.set_random_seed(self.seed)  # again: now the generators' owners exist
-        self._sweep = Sweep()
-        self._decision: _Decision | None = None
-        self._env_has_masks = False
 
     def _check_arguments(self) -> None:
         """Refuse what cannot work, before anything is built."""
-        at_least_one = (
-            "num_simulations",
-            "unroll_steps",
-            "td_steps",
-            "batch_size",
-            "buffer_size",
-            "max_num_considered_actions",
-        )
-        for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
+        frequency = self.train_freq
+        integers: dict[str, tuple[Any, int]] = {
+            name: (getattr(self, name), least)
+            for least, names in (
+                (1, "num_simulations unroll_steps td_steps batch_size buffer_size"),
+                (1, "max_num_considered_actions"),
+                (0, "reanalyse_ratio learning_starts"),
+                (-1, "gradient_steps"),
+            )
+            for name in names.split()
+        }
+        integers["train_freq"] = (frequency[0] if isinstance(frequency, tuple) else frequency, 1)
+        for name, (value, least) in integers.items():
+            if not (isinstance(value, int | np.integer) and value >= least):
+                raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
         for name in ("gamma", "td_lambda", "target_decay", "dirichlet_fraction"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)}: give a number in [0, 1]")
-        for name in ("reanalyse_ratio", "value_coef", "consistency_coef", "priority_exponent"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: give 0 or more")
+            if not 0.0 <= _number(getattr(self, name)) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)!r}: give a number in [0, 1]")
+        for name in ("value_coef", "consistency_coef", "priority_exponent"):
+            if not 0.0 <= _number(getattr(self, name)) < np.inf:
+                raise ValueError(f"{name}={getattr(self, name)!r}: give a number of 0 or more")
+        for name in ("max_grad_norm", "dirichlet_alpha"):
+            if not _number(getattr(self, name)) > 0.0:
+                raise ValueError(f"{name}={getattr(self, name)!r}: give a number above 0")
         if self.search not in SEARCHES:
             raise ValueError(f"search={self.search!r}: choose one of {list(SEARCHES)}")
-
-    def _check_spaces(self) -> None:
-        """Refuse spaces that are not supported, and say what to do instead."""
-        if not isinstance(self.action_space, spaces.Discrete):
-            raise ValueError(
-                f"action space {self.action_space}: MuZero needs a Discrete one; wrap the "
-                "environment so that each of its actions has a number "
-                "(gymnasium.wrappers.TransformAction)"
-            )
-        if self.action_space.start != 0:
-            raise ValueError(
-                f"action space {self.action_space}: actions must be numbered from 0; subtract "
-                "`start` in a wrapper (gymnasium.wrappers.TransformAction)"
-            )
-        supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-        space = self.observation_space
-        parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-        for part in parts:
-            if not isinstance(part, supported):
-                raise ValueError(
-                    f"observation space {part}: supported are Box, Discrete, MultiDiscrete, "
-                    "MultiBinary and a flat Dict of these; flatten others with "
-                    "gymnasium.wrappers.FlattenObservation"
-                )
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the environment, torch, numpy and the generators of search and replay."""
@@ -301,7 +300,18 @@ class MuZero(OffPolicyAlgorithm):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is None:
             raise ValueError("this model has no environment: call `set_env` first")
+        self._check_arguments()  # attributes may have changed
+        self._configure_replay(self.replay_buffer)
         normalize = self._vec_normalize_env
+        if (
+            normalize is not None
+            and normalize.norm_obs
+            and MASK_KEY in (normalize.norm_obs_keys or ())
+        ):
+            raise ValueError(
+                f"VecNormalize would normalise {MASK_KEY!r}, after which illegal actions cannot be "
+                "told from legal ones: name the other keys in VecNormalize(norm_obs_keys=[...])"
+            )
         if normalize is not None and normalize.norm_reward:
             warnings.warn(
                 "VecNormalize(norm_reward=True) changes the scale of rewards while values in the "
@@ -310,7 +320,13 @@ class MuZero(OffPolicyAlgorithm):
                 stacklevel=3,
             )
         before = self._last_obs
-        result = super()._setup_learn(*args, **kwargs)
+        try:
+            result = super()._setup_learn(*args, **kwargs)
+            assert self._last_obs is not None
+            self._check_finite("observation", self._last_obs)
+        except BaseException:
+            self._last_obs = None  # reset again next time
+            raise
         if self._last_obs is not before:  # the environment was reset
             self.replay_buffer.close_open_episodes()
         self._env_has_masks = self.env.has_attr("action_masks")
@@ -355,7 +371,6 @@ class MuZero(OffPolicyAlgorithm):
         """Search from the current states; at random during the warm-up."""
         obs = self._last_obs
         assert obs is not None
-        self._check_finite("observation", obs)
         legal = self._legal_actions(obs)
         if self.num_timesteps < learning_starts:
             weights = np.ones((n_envs, self._num_actions), np.float32) if legal is None else legal
@@ -406,12 +421,14 @@ class MuZero(OffPolicyAlgorithm):
         decision = self._decision
         assert decision is not None
         self._check_finite("reward", np.asarray(reward))
+        self._check_finite("observation", new_obs)
         ends = {i: infos[i]["terminal_observation"] for i in np.flatnonzero(dones)}
         for i, last_obs in ends.items():
             self._check_finite("observation", _add_batch_dimension(last_obs), env=int(i))
         normalize = self._vec_normalize_env
         obs = self._last_obs
-        if normalize is not None:
+        if normalize is not None:  # which clips what is infinite
+            self._check_finite("observation", normalize.old_obs)
             obs, reward = self._last_original_obs, normalize.get_original_reward()
         for i in range(self.n_envs):
             replay_buffer.add_step(
@@ -427,8 +444,15 @@ class MuZero(OffPolicyAlgorithm):
         for i, last_obs in ends.items():
             terminated = not infos[i].get("TimeLimit.truncated", False)
             value = 0.0 if terminated else self._value(last_obs)
+            legal = self.policy.legal_actions(_add_batch_dimension(last_obs), None)
             stored = last_obs if normalize is None else normalize.unnormalize_obs(last_obs)
-            replay_buffer.end_episode(int(i), stored, value, terminated=terminated)
+            replay_buffer.end_episode(
+                int(i),
+                stored,
+                value,
+                terminated=terminated,
+                legal=None if legal is None else legal[0],
+            )
         self.policy.network.observe(self._tensors(self._last_obs))
         self._last_obs = new_obs
         if normalize is not None:
@@ -530,6 +554,84 @@ class MuZero(OffPolicyAlgorithm):
 
     # -- saving ----------------------------------------------------------------------------------
 
+    @classmethod
+    def load(
+        cls: type[SelfMuZero],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfMuZero:
+        """Load a model that `save` wrote; see SB3's `BaseAlgorithm.load`.
+
+        Load files that you trust: they may hold pickles, which run code when loaded.
+
+        :param env: environment to learn on in; to play, none is needed
+        :param kwargs: arguments of the constructor that take the place of those saved, for instance
+            `num_simulations=200`
+        """
+        known = _read_settings(path).keys()
+        if not kwargs.keys() <= known:
+            raise TypeError(
+                f"load() knows no {sorted(kwargs.keys() - known)}; choose among "
+                f"{sorted(name for name in known if not name.startswith('_'))}"
+            )
+        return super().load(
+            path, env, device, custom_objects, print_system_info, force_reset, **kwargs
+        )
+
+    def load_replay_buffer(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        truncate_last_traj: bool = True,
+    ) -> None:
+        """Take over the replay that `save_replay_buffer` wrote, with this model's own settings.
+
+        Load files that you trust: they are pickles, which run code when loaded.
+
+        :param truncate_last_traj: whether episodes that were open end where they were saved; False
+            continues them if the environments are still where they were
+        """
+        try:
+            replay = load_from_pkl(path, self.verbose)
+        except OSError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{_name(path)} cannot be unpickled: give what `save_replay_buffer` wrote"
+            ) from error
+        if not isinstance(replay, TrajectoryReplayBuffer):
+            raise ValueError(
+                f"{_name(path)} holds {type(replay)}: give what `MuZero.save_replay_buffer` wrote"
+            )
+        for name in ("n_envs", "observation_space", "action_space"):
+            if getattr(replay, name) != getattr(self, name):
+                raise ValueError(
+                    f"the replay in {_name(path)} has {name}={getattr(replay, name)} and the model "
+                    f"{getattr(self, name)}: load it into a model that was made with the same"
+                )
+        replay.check_valid()
+        self._configure_replay(replay)
+        if truncate_last_traj:
+            replay.close_open_episodes()
+        replay.device = self.device
+        self.replay_buffer = replay
+        self._sweep = Sweep()
+
+    def _configure_replay(self, replay: TrajectoryReplayBuffer) -> None:
+        """Give it this model's present settings of targets."""
+        settings = self._replay_settings()
+        if replay.priority_exponent != settings["priority_exponent"]:
+            raise ValueError(
+                f"the replay was made with priority_exponent={replay.priority_exponent}, the model "
+                f"has {self.priority_exponent}: give `MuZero` or `MuZero.load` the same"
+            )
+        for name, setting in settings.items():
+            setattr(replay, name, setting)
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_rng", "_sweep", "_decision"]
 
@@ -582,6 +684,12 @@ class MuZero(OffPolicyAlgorithm):
 
     def _check_finite(self, what: str, data: Observation, env: int | None = None) -> None:
         """Raise before NaN or infinity reaches replay or networks."""
+        advice = ""
+        if self._vec_normalize_env is not None:
+            advice = (
+                ". VecNormalize has it in its statistics already: wrap what it wraps into "
+                "VecCheckNan(..., raise_exception=True), and start with fresh or saved statistics"
+            )
         parts = data.values() if isinstance(data, dict) else [data]
         for part in parts:
             if part.dtype.kind == "f" and not np.isfinite(part).all():
@@ -590,7 +698,7 @@ class MuZero(OffPolicyAlgorithm):
                 raise ValueError(
                     f"environment {index} gave a {what} that is not finite (NaN or infinity) at "
                     f"step {self.num_timesteps}. Nothing of that step was stored: mend the "
-                    "environment, or clean its output in a wrapper, and call `learn` again"
+                    f"environment, or clean its output in a wrapper, and call `learn` again{advice}"
                 )
 
 
@@ -609,3 +717,85 @@ def _concatenate(first: Any, second: Any) -> Any:
     if isinstance(first, dict):
         return {key: np.concatenate([first[key], second[key]]) for key in first}
     return np.concatenate([first, second])
+
+
+def _number(value: object) -> float:
+    """NaN, which is in no range, for what is not a number."""
+    return float(value) if isinstance(value, int | float | np.number) else np.nan
+
+
+def _check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    """Refuse spaces that are not supported, and say what to do instead."""
+    if not isinstance(action_space, spaces.Discrete):
+        raise ValueError(
+            f"action space {action_space}: MuZero needs a Discrete one; wrap the environment so "
+            "that each of its actions has a number (gymnasium.wrappers.TransformAction)"
+        )
+    if action_space.start != 0:
+        raise ValueError(
+            f"action space {action_space}: actions must be numbered from 0; subtract `start` in a "
+            "wrapper (gymnasium.wrappers.TransformAction)"
+        )
+    supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    parts = {"": observation_space}
+    if isinstance(observation_space, spaces.Dict):
+        parts = dict(observation_space.spaces)
+    for part in parts.values():
+        if not isinstance(part, supported):
+            raise ValueError(
+                f"observation space {part}: supported are Box, Discrete, MultiDiscrete, "
+                "MultiBinary and a flat Dict of these; flatten others with "
+                "gymnasium.wrappers.FlattenObservation"
+            )
+        if np.any(getattr(part, "start", 0)):
+            raise ValueError(
+                f"observation space {part}: values must count from 0; subtract `start` in a "
+                "wrapper (gymnasium.wrappers.TransformObservation)"
+            )
+        if isinstance(part, spaces.MultiDiscrete) and part.nvec.ndim != 1:
+            raise ValueError(
+                f"observation space {part}: a MultiDiscrete may have one dimension only; flatten "
+                "it in a wrapper (gymnasium.wrappers.FlattenObservation)"
+            )
+    if MASK_KEY in parts and parts[MASK_KEY].shape != (action_space.n,):
+        raise ValueError(
+            f"observation space: {MASK_KEY!r} is {parts[MASK_KEY]}, of the shape "
+            f"{parts[MASK_KEY].shape}; give {(int(action_space.n),)}, one entry for each action"
+        )
+
+
+def _name(path: object) -> str:
+    return f"the file {path}" if isinstance(path, str | pathlib.Path) else "the file"
+
+
+def _read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any]:
+    """The JSON in a file of `MuZero.save`; ValueError for any other. Nothing is unpickled."""
+    fault = "is not a zip archive, or is incomplete"
+    file = open_path(path, "r", suffix="zip")
+    position = file.tell()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            if (damaged := archive.testzip()) is not None:
+                fault = f"is damaged: {damaged} in it does not match its checksum"
+            elif any(name.endswith("/data.pkl") for name in names):
+                fault = "is of `torch.save`; `MlpPolicy.load` reads what `policy.save` wrote"
+            elif "data" not in names:
+                fault = f"is a zip archive of something else: it holds {names[:5]}"
+            else:
+                settings = json.loads(archive.read("data"))
+                if {"num_simulations", "unroll_steps"} <= settings.keys() and "policy.pth" in names:
+                    return settings  # type: ignore[no-any-return]
+                fault = "is the model of another algorithm"
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise ValueError(_advice(path, fault)) from error
+    finally:
+        if file is path:
+            file.seek(position)
+        else:
+            file.close()
+    raise ValueError(_advice(path, fault))
+
+
+def _advice(path: object, fault: str) -> str:
+    return f"{_name(path)} {fault}. `MuZero.load` reads what `save` of a MuZero model wrote"

@@ -186,19 +186,27 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.searched[env, slot] = searched
 
     def end_episode(
-        self, env: int, obs: Observation, value: float, *, terminated: bool, player: int = 0
+        self,
+        env: int,
+        obs: Observation,
+        value: float,
+        *,
+        terminated: bool,
+        player: int = 0,
+        legal: NDArray[np.bool_] | None = None,
     ) -> None:
         """Append the last state of the open episode of `env`, and close it.
 
         :param value: value of the last state, from which truncation bootstraps
         :param terminated: True if the episode ended by itself: its last state has value 0
+        :param legal: bool [A], for searches from a truncated state; None, or none, counts as all
         """
         slot = self._next_slot(env, obs, player)
         self.action[env, slot] = 0
         self.reward[env, slot] = 0.0
         self.policy[env, slot] = 0.0
         self.value[env, slot] = 0.0 if terminated else value
-        self.legal[env, slot] = True
+        self.legal[env, slot] = True if legal is None or not legal.any() else legal
         self.searched[env, slot] = False
         self._close(env, int(self.head[env]) - 1, terminated)
 
@@ -281,6 +289,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
 
     def observations_at(self, rows: Rows) -> Observation:
         """Unnormalised observations [B, ...] (or [B, T, ...] for rows of that shape)."""
+        if not self._allocated:  # arrays of no rows have a shape, too
+            self._allocate()
         slot = rows.row % self.capacity
         if isinstance(self.obs, dict):
             return {key: stored[rows.env, slot] for key, stored in self.obs.items()}
