@@ -83,16 +83,16 @@ class LatentPlanner:
         tree = self._prepare(inference.latent, num_simulations)
         latents = self._latents  # [N + 1, B, *latent]
         by_node_and_row = latents.flatten(0, 1)
-        row = torch.arange(batch, device=latents.device)
+        row = np.arange(batch)
+        device = latents.device
         discounts = np.full(batch, discount, np.float32)
 
         def recurrent_fn(
             simulation: int, parent: NDArray[np.int32], action: NDArray[np.int32]
         ) -> RecurrentOutput:
-            index = torch.from_numpy(parent).to(row.device) * batch + row
+            index = torch.from_numpy(parent * batch + row).to(device)
             step = self.network.recurrent_inference(
-                by_node_and_row.index_select(0, index),
-                torch.from_numpy(action).to(row.device),
+                by_node_and_row.index_select(0, index), torch.from_numpy(action).to(device)
             )
             latents[simulation + 1] = step.latent
             value, reward = h_inverse_numpy(_numpy(step.scalars))

@@ -1,0 +1,145 @@
+"""The planner drives the search with the network's own numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from muzero_agent.categorical import h_inverse
+from muzero_agent.networks import MlpNetwork
+from muzero_agent.planner import LatentPlanner, Plan, mix_value
+from muzero_agent.search import gumbel_muzero_policy, muzero_policy
+from muzero_agent.types import RecurrentOutput, RootOutput
+
+ACTIONS, GAMMA = 3, 0.9
+
+
+def network() -> MlpNetwork:
+    torch.manual_seed(0)
+    net = MlpNetwork(nn.Identity(), 4, ACTIONS, representation=[16], dynamics=[16], prediction=[16])
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return net
+
+
+def plan(
+    net: MlpNetwork, obs: torch.Tensor, planner: LatentPlanner | None = None, **change: Any
+) -> Plan:
+    settings: dict[str, Any] = {
+        "num_simulations": 12,
+        "search": "gumbel",
+        "discount": GAMMA,
+        "rng": np.random.default_rng(0),
+    }
+    return (planner or LatentPlanner(net)).plan(obs, **(settings | change))
+
+
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
+def test_it_finds_what_a_search_with_latents_kept_by_hand_finds(search: str) -> None:
+    """An independent bookkeeping: a dict of latents by (node, row), one network call a row."""
+    net = network()
+    obs = torch.randn(5, 4)
+    found = plan(net, obs, search=search)
+
+    latents: dict[tuple[int, int], torch.Tensor] = {}
+    with torch.no_grad():
+        latent = net.representation(obs)
+        logits, value_logits = net.prediction(latent)
+        root = RootOutput(logits.numpy(), net.support.scalar(value_logits).numpy())
+    for row in range(5):
+        latents[0, row] = latent[row : row + 1]
+
+    def recurrent_fn(simulation: int, parent: Any, action: Any) -> RecurrentOutput:
+        rewards, priors, values = [], [], []
+        for row in range(5):
+            with torch.no_grad():
+                following, reward = net.dynamics(
+                    latents[int(parent[row]), row], torch.tensor([int(action[row])])
+                )
+                prior, value = net.prediction(following)
+            latents[simulation + 1, row] = following
+            rewards.append(h_inverse(net.support.mean(reward)))
+            values.append(h_inverse(net.support.mean(value)))
+            priors.append(prior)
+        return RecurrentOutput(
+            torch.cat(rewards).numpy(),
+            np.full(5, GAMMA, np.float32),
+            torch.cat(priors).numpy(),
+            torch.cat(values).numpy(),
+        )
+
+    if search == "gumbel":
+        wanted = gumbel_muzero_policy(root, recurrent_fn, num_simulations=12, gumbel_scale=0.0)
+    else:
+        wanted = muzero_policy(root, recurrent_fn, num_simulations=12, dirichlet_fraction=0.0)
+    np.testing.assert_array_equal(found.visit_counts, wanted.visit_counts)
+    np.testing.assert_allclose(found.q_values, wanted.q_values, atol=1e-4)
+    np.testing.assert_allclose(found.policy, wanted.action_weights, atol=1e-3)
+    np.testing.assert_allclose(found.value, wanted.value, atol=1e-4)
+
+
+def test_a_planner_can_be_used_again_with_other_shapes_and_weights() -> None:
+    net = network()
+    planner = LatentPlanner(net)
+    for rows, simulations in ((2, 4), (7, 4), (1, 30), (2, 4)):
+        obs = torch.randn(rows, 4)
+        again = plan(net, obs, planner, num_simulations=simulations)
+        fresh = plan(net, obs, num_simulations=simulations)
+        np.testing.assert_array_equal(again.visit_counts, fresh.visit_counts)
+    before = plan(net, obs, planner).value
+    nn.init.normal_(net.heads.weight)
+    assert (plan(net, obs, planner).value != before).all()
+
+
+def test_noise_belongs_to_its_row() -> None:
+    """Rows that only reanalyse are searched without noise beside rows that act."""
+    net = network()
+    obs = torch.randn(1, 4).expand(64, 4)
+    noise = np.repeat(np.array([1, 0], np.float32), 32)
+    found = plan(net, obs, noise=noise)
+    assert len(set(found.action[:32].tolist())) > 1
+    assert len({tuple(row) for row in found.visit_counts[32:].tolist()}) == 1
+
+
+def test_illegal_actions_have_neither_prior_nor_visits() -> None:
+    legal = np.array([[True, False, True]] * 6)
+    for search in ("gumbel", "puct"):
+        found = plan(network(), torch.randn(6, 4), legal_actions=legal, search=search, noise=1.0)
+        assert (found.prior[:, 1] == 0).all()
+        assert (found.visit_counts[:, 1] == 0).all()
+        assert (found.policy[:, 1] == 0).all()
+        np.testing.assert_allclose(found.prior.sum(-1), 1, atol=1e-6)
+
+
+def test_the_principal_variation_starts_with_the_action_and_stays_in_the_tree() -> None:
+    found = plan(network(), torch.randn(8, 4), num_simulations=40, variations=True)
+    for row, line in enumerate(found.principal_variation):
+        assert line[0] == found.action[row]
+        assert 1 <= len(line) <= 40
+        assert all(0 <= action < ACTIONS for action in line)
+    assert max(len(line) for line in found.principal_variation) > 1
+
+
+def test_the_mixed_value_weighs_searched_q_values_by_the_prior() -> None:
+    """By hand: priors .2 and .3 of the visited, Q 10 and 20, four visits, the network says 6."""
+    mixed = mix_value(
+        np.array([6.0], np.float32),
+        np.array([[0.2, 0.3, 0.5]], np.float32),
+        np.array([[10.0, 20.0, 0.0]], np.float32),
+        np.array([[1, 3, 0]], np.int32),
+    )
+    assert mixed[0] == pytest.approx((6 + 4 * 16) / 5)
+
+
+def test_the_mixed_value_survives_a_prior_of_zero() -> None:
+    mixed = mix_value(
+        np.zeros(1, np.float32),
+        np.array([[0.0, 1.0]], np.float32),
+        np.array([[4.0, 0.0]], np.float32),
+        np.array([[1, 0]], np.int32),
+    )
+    assert mixed[0] == pytest.approx(2.0)
