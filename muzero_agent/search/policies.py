@@ -82,8 +82,9 @@ def muzero_policy(
     settings = _settings(kernels.PUCT, num_actions, num_simulations, max_depth)
     fraction = _per_row("dirichlet_fraction", dirichlet_fraction, size, most=1.0)
     heat = _per_row("temperature", temperature, size)
-    if not dirichlet_alpha > 0:
-        raise ValueError(f"dirichlet_alpha is {dirichlet_alpha}; give a number above 0")
+    for name, number in (("dirichlet_alpha", dirichlet_alpha), ("pb_c_base", pb_c_base)):
+        if not number > 0:
+            raise ValueError(f"{name} is {number}; give a number above 0")
     rng = np.random.default_rng() if rng is None else rng
 
     if fraction.any():

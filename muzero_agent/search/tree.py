@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -128,3 +130,81 @@ class Tree:
                 for parent, action in zip(self.trace_parent, self.trace_action, strict=True)
             ]
         return self._steps
+
+    def principal_variation(self, row: int = 0, action: int | None = None) -> list[int]:
+        """The actions along the most visited edges, from the root of a row to a leaf.
+
+        :param action: the first of them; else the most visited one, of equals the higher prior
+        """
+        nodes, slots = self.nodes[row], self.slots[row]
+        variation: list[int] = []
+        index = ROOT
+        while nodes[index]["num_children"] > 0:
+            children = slots[nodes[index]["first"] :][: nodes[index]["num_children"]]
+            best = int(children["visits"].argmax())
+            if action is not None and index == ROOT:
+                if action not in children["action"]:
+                    return [action]
+                best = int((children["action"] == action).argmax())
+            variation.append(int(children[best]["action"]))
+            index = children[best]["child"]
+        return variation
+
+    def check_valid(self) -> None:
+        """:raises ValueError: if the trees in here are not what a search leaves behind."""
+        for row in np.flatnonzero(self.nodes["visits"][:, ROOT]):
+            spans = [(0, 0)]
+            pending = [ROOT]
+            while pending:
+                index = pending.pop()
+                children, span = self._check_node(int(row), index)
+                pending += children
+                spans.append(span)
+            spans.sort()
+            if any(stop > start for (_, stop), (start, _) in itertools.pairwise(spans)):
+                raise ValueError(f"row {row}: two nodes share a slot")
+            if spans[-1][1] > self.num_slots[row]:
+                raise ValueError(f"row {row}: more slots in use than {self.num_slots[row]}")
+
+    def _check_node(self, row: int, index: int) -> tuple[list[int], tuple[int, int]]:
+        """The node's children, and its range of slots."""
+        node = self.nodes[row, index]
+        start, stop = int(node["first"]), int(node["first"] + node["num_slots"])
+        slots = self.slots[row, start:stop]
+        visited, others = slots[: node["num_children"]], slots[node["num_children"] :]
+        children = self.nodes[row, visited["child"]]
+        backed_up = node["raw_value"] + (visited["visits"] * visited["q"]).sum(dtype=np.float64)
+        order = [(-float(slot["logit"]), int(slot["action"])) for slot in slots]
+        ordered = order[: len(visited)]
+        for fine, what in (
+            (node["visits"] >= 1, "not visited"),
+            (np.isfinite(node["value"]), "the value is not finite"),
+            (node["num_children"] <= node["num_slots"], "more children than slots"),
+            (start >= 0 and stop <= self.slots.shape[1], "its slots lie outside of the tree"),
+            (len({action for _, action in order}) == len(order), "an action stands in two slots"),
+            ((slots["action"] >= 0).all(), "an action below 0"),
+            ((slots["action"] < self.num_actions).all(), "an action above the last"),
+            ((others["visits"] == 0).all(), "visits of an unvisited action"),
+            (ordered == sorted(order)[: len(visited)], "the visited are not the best by prior"),
+            ((children["parent"] == index).all(), "a child has another parent"),
+            ((children["slot"] == np.arange(start, start + len(visited))).all(), "a wrong slot"),
+            ((children["depth"] == node["depth"] + 1).all(), "a child has another depth"),
+            ((children["visits"] == visited["visits"]).all(), "visits differ from the child's"),
+            (
+                (
+                    visited["q"] == children["reward"] + children["discount"] * children["value"]
+                ).all(),
+                "Q is not reward + discount * value of the child",
+            ),
+            (
+                len(visited) == 0
+                or (
+                    node["visits"] == 1 + visited["visits"].sum()
+                    and np.isclose(node["value"] * node["visits"], backed_up, 1e-3, 1e-3)
+                ),
+                "visits and value are not those of the children",
+            ),
+        ):
+            if not fine:
+                raise ValueError(f"row {row}, node {index}: {what}")
+        return visited["child"].tolist(), (start, stop)
