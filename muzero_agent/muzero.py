@@ -770,23 +770,29 @@ def _name(path: object) -> str:
 
 def _read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any]:
     """The JSON in a file of `MuZero.save`; ValueError for any other. Nothing is unpickled."""
-    fault = "is not a zip archive, or is incomplete"
+    incomplete = "is not a zip archive, or is incomplete"
+    fault = incomplete
     file = open_path(path, "r", suffix="zip")
     position = file.tell()
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+            members = {info.filename: info.header_offset for info in archive.infolist()}
             if (damaged := archive.testzip()) is not None:
                 fault = f"is damaged: {damaged} in it does not match its checksum"
-            elif any(name.endswith("/data.pkl") for name in names):
+            elif min(members.values(), default=0) > 0:
+                fault = incomplete  # what was found is an archive inside, of weights
+            elif any(name.endswith("/data.pkl") for name in members):
                 fault = "is of `torch.save`; `MlpPolicy.load` reads what `policy.save` wrote"
-            elif "data" not in names:
-                fault = f"is a zip archive of something else: it holds {names[:5]}"
+            elif "data" not in members:
+                fault = f"is a zip archive of something else: it holds {list(members)[:5]}"
             else:
                 settings = json.loads(archive.read("data"))
-                if {"num_simulations", "unroll_steps"} <= settings.keys() and "policy.pth" in names:
+                if not {"num_simulations", "unroll_steps"} <= set(settings):
+                    fault = "is the model of another algorithm"
+                elif "policy.pth" not in members:
+                    fault = "holds no weights"
+                else:
                     return settings  # type: ignore[no-any-return]
-                fault = "is the model of another algorithm"
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise ValueError(_advice(path, fault)) from error
     finally:
