@@ -91,11 +91,15 @@ def muzero_loss(
     ).view(steps + 1, batch)
     policy = (policy_loss * targets.policy_mask.T * weight).sum()
 
+    # Values and rewards share a support: one cross entropy for both, since at these sizes the
+    # number of operations is the cost.
     value_logits = value_logits.view(steps + 1, batch, -1)
-    value_loss = network.support.cross_entropy(value_logits, targets.values.T)
+    scalar_loss = network.support.cross_entropy(
+        torch.cat((value_logits, reward_logits)),
+        torch.cat((targets.values, targets.rewards), 1).T,
+    )
+    value_loss, reward_loss = scalar_loss.split((steps + 1, steps))
     value = (value_loss * targets.value_mask.T * weight).sum()
-
-    reward_loss = network.support.cross_entropy(reward_logits, targets.rewards.T)
     reward = (reward_loss * targets.reward_mask.T * weight[1:]).sum()
 
     total = policy + value_coef * value + reward
