@@ -185,3 +185,36 @@ def test_principal_variation_of_an_unvisited_action() -> None:
 )
 def test_sequential_halving(num_considered: int, num_simulations: int, expected: list[int]) -> None:
     assert considered_visits(num_considered, num_simulations) == expected
+
+
+def test_the_noise_at_the_root_stays_out_of_the_policy() -> None:
+    # The noise picks two actions; the mixed value and the policy know the prior alone.
+    size, logits = 60, np.array([1.0, -0.5, 0.0, 0.3])
+    rewards = np.array([0.1, 0.9, 0.4, 0.6])
+
+    def recurrent_fn(
+        simulation: int, parent: NDArray[np.int32], action: NDArray[np.int32], /
+    ) -> RecurrentOutput:
+        zeros = np.zeros(size, np.float32)
+        tables = rewards[action].astype(np.float32), np.zeros((size, 4), np.float32)
+        return RecurrentOutput(tables[0], zeros, tables[1], zeros)
+
+    out = gumbel_muzero_policy(
+        RootOutput(np.tile(logits, (size, 1)), np.full(size, 0.2)),
+        recurrent_fn,
+        2,
+        max_num_considered_actions=2,
+        gumbel_scale=3.0,
+        rng=np.random.default_rng(0),
+    )
+    assert len(np.unique(out.visit_counts, axis=0)) > 3
+    for row in range(size):
+        visited = out.visit_counts[row] > 0
+        weights = np.exp(logits) * visited
+        mixed = (0.2 + 2 * (weights @ rewards) / weights.sum()) / 3
+        completed = np.where(visited, rewards, mixed)
+        scaled = (completed - completed.min()) / np.ptp(completed)
+        improved = np.exp(logits + (50 + 1) * 0.1 * scaled)
+        improved /= improved.sum()
+        assert out.action_weights[row] == pytest.approx(improved, abs=1e-5)
+        assert out.improved_value[row] == pytest.approx(improved @ completed, abs=1e-5)

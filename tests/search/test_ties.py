@@ -9,6 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from muzero_agent.search import RecurrentOutput, RootOutput, gumbel_muzero_policy, muzero_policy
+from muzero_agent.search import kernels as typed_kernels
+from muzero_agent.search.tree import NODE, SLOT
+
+kernels: Any = typed_kernels  # numba's functions have no types
 
 
 def search(policy: Any, logits: NDArray[np.floating], num_simulations: int, **keywords: Any) -> Any:
@@ -64,3 +68,38 @@ def test_illegal_actions_do_not_count(policy: Any) -> None:
     invalid[0, [0, 2]] = True
     out = search(policy, np.zeros((1, 6)), 4, max_depth=1, invalid_actions=invalid)
     assert out.tree.trace_action[:4, 0].tolist() == [1, 3, 4, 5]
+
+
+@policies
+def test_equal_scores_of_visited_actions_go_by_prior(policy: Any) -> None:
+    keywords = {"max_num_considered_actions": 2} if policy is gumbel_muzero_policy else {}
+    out = search(policy, np.zeros((1, 2)), 6, max_depth=1, **keywords)
+    assert out.tree.trace_action[:6, 0].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def node_of_two(logits: list[float]) -> tuple[Any, Any]:
+    """A node with one visited child of two."""
+    nodes, slots = np.zeros(1, NODE), np.zeros(2, SLOT)
+    nodes[0]["num_slots"], nodes[0]["num_children"], nodes[0]["visits"] = 2, 1, 2
+    slots["logit"], slots["action"], slots[0]["visits"] = logits, [0, 1], 1
+    return nodes[0], slots
+
+
+def test_puct_prefers_a_visited_action_to_an_equal_unvisited_one() -> None:
+    node, slots = node_of_two([0.0, 0.0])
+    slots["q"], slots["prior"] = [1.0, 0.0], [0.5, 0.75]
+    explore = np.full(3, 2, np.float32)  # 1 + 2 * 0.5 / 2 = 2 * 0.75
+    assert kernels._select_puct(node, slots, explore) == 0
+    slots[1]["prior"] = 0.75001
+    assert kernels._select_puct(node, slots, explore) == 1
+
+
+def test_gumbel_prefers_a_visited_action_to_an_equal_unvisited_one() -> None:
+    node, slots = node_of_two([0.0, -np.log(2)])
+    node["visits"], node["suffix"] = 4, 2.0  # p = 1/2 - 1/4 = 1/4
+    settings = np.zeros(1, kernels.SETTINGS)
+    settings["num_actions"] = 2
+    scores = np.zeros(2, np.float32)
+    assert kernels._select_improved(node, slots, settings[0], scores) == 0
+    slots[1]["logit"] += 1e-4
+    assert kernels._select_improved(node, slots, settings[0], scores) == 1
