@@ -92,6 +92,9 @@ class MuZero(OffPolicyAlgorithm):
     :param unroll_steps: K, steps for which the model is unrolled in training
     :param td_steps: n, steps of reward at most in a value target
     :param td_lambda: lambda of the value target: 1 is the n-step return, 0 the one-step target
+    :param regret_tolerance: value targets stop in front of a transition whose action the newest search
+        finds worse than another by more than this many times the value's typical error, so that
+        mistakes of old policies do not count against states; inf never stops
     :param reanalyse_ratio: stored states that are searched again with each environment step, in the
         same batch; their values and policies in the replay are renewed
     :param value_coef: weight of the value loss
@@ -136,7 +139,8 @@ class MuZero(OffPolicyAlgorithm):
         search: str = "gumbel",
         unroll_steps: int = 5,
         td_steps: int = 100,
-        td_lambda: float = 0.95,
+        td_lambda: float = 0.98,
+        regret_tolerance: float = 1.0,
         reanalyse_ratio: int = 31,
         value_coef: float = 0.5,
         consistency_coef: float = 1.0,
@@ -184,6 +188,7 @@ class MuZero(OffPolicyAlgorithm):
         self.unroll_steps = unroll_steps
         self.td_steps = td_steps
         self.td_lambda = td_lambda
+        self.regret_tolerance = regret_tolerance
         self.reanalyse_ratio = reanalyse_ratio
         self.value_coef = value_coef
         self.consistency_coef = consistency_coef
@@ -225,6 +230,7 @@ class MuZero(OffPolicyAlgorithm):
             "unroll_steps": self.unroll_steps,
             "td_steps": self.td_steps,
             "td_lambda": self.td_lambda,
+            "regret_tolerance": self.regret_tolerance,
             "gamma": self.gamma,
             "priority_exponent": self.priority_exponent,
         }
@@ -404,7 +410,9 @@ class MuZero(OffPolicyAlgorithm):
             noise=noise,
             rng=self._rng,
         )
-        replay.update_search(rows, plan.policy[n_envs:], plan.mixed_value[n_envs:])
+        replay.update_search(
+            rows, plan.policy[n_envs:], plan.mixed_value[n_envs:], plan.regret()[n_envs:]
+        )
         return plan
 
     def _store_transition(
@@ -477,9 +485,8 @@ class MuZero(OffPolicyAlgorithm):
             clip_grad_norm_(parameters, self.max_grad_norm, error_if_nonfinite=True)
             policy.optimizer.step()
             update_average(averages, parameters, 0)  # type: ignore[no-untyped-call]
-            if self.priority_exponent > 0:
-                error = (losses.root_value - batch.values[:, 0]).abs() + 1e-3
-                self.replay_buffer.update_priorities(batch.rows, error.cpu().numpy())
+            error = (losses.root_value - batch.values[:, 0]).abs()
+            self.replay_buffer.update_errors(batch.rows, error.cpu().numpy())
             history.append(torch.stack(losses[:5]).detach())
         self._n_updates += gradient_steps
         for average, buffer in zip(

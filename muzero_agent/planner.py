@@ -30,6 +30,12 @@ class Plan(NamedTuple):
     mixed_value: NDArray[np.float32]  # [B], value of the prior by the searched Q; see `mix_value`
     principal_variation: list[list[int]]  # most visited line from each state, `action` first
 
+    def regret(self) -> NDArray[np.float32]:
+        """By how much each action falls short of the best visited one: [B, A]; inf if unvisited."""
+        visited = self.visit_counts > 0
+        best = np.where(visited, self.q_values, -np.inf).max(-1, keepdims=True)
+        return np.where(visited, best - self.q_values, np.inf).astype(np.float32)
+
 
 class LatentPlanner:
     """Searches with h, g and f: MuZero proper, without the rules of the environment.

@@ -9,6 +9,7 @@ a range of numbers whatever the ring has wrapped to.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +75,10 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     :param td_steps: n of the value targets, see `targets.lambda_returns`
     :param td_lambda: lambda of the value targets
     :param gamma: discount of a step
+    :param regret_tolerance: where the newest search finds another action better than the one taken
+        by more than this many times the value's typical error, value targets stop in front of the
+        transition: what followed from a mistake of an old policy says little of today's. inf never
+        stops.
     :param priority_exponent: 0 samples uniformly; alpha > 0 samples rows by priority ** alpha
         (MuZero, appendix G: priority = |search value - value target|).
     :param priority_beta: exponent of the importance weights
@@ -92,6 +97,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         td_steps: int = 5,
         td_lambda: float = 1.0,
         gamma: float = 0.997,
+        regret_tolerance: float = math.inf,
         priority_exponent: float = 0.0,
         priority_beta: float = 1.0,
         seed: int | None = None,
@@ -108,6 +114,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.td_steps = td_steps
         self.td_lambda = td_lambda
         self.gamma = gamma
+        self.regret_tolerance = regret_tolerance
         self.priority_exponent = priority_exponent
         self.priority_beta = priority_beta
         self.handle_timeout_termination = True
@@ -132,6 +139,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.reward = np.zeros(shape, np.float32)
         self.policy = np.zeros((*shape, self.num_actions), np.float32)
         self.value = np.zeros(shape, np.float32)  # root value after search
+        # How much better the best action looks in the newest search than the action taken.
+        self.regret = np.zeros(shape, np.float32)
         self.player = np.zeros(shape, np.int8)  # to move; owns the row's value and reward
         self.legal = np.ones((*shape, self.num_actions), np.bool_)
         self.searched = np.zeros(shape, np.bool_)  # policy and value come from a search
@@ -144,6 +153,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
 
     def reset(self) -> None:
         """Forget everything."""
+        self.typical_error: float | None = None  # running mean of |value - target|
         self.head = np.zeros(self.n_envs, np.int64)  # next absolute row to write
         self.start = np.zeros(self.n_envs, np.int64)  # first row of the open episode
         self.pos = 0
@@ -227,6 +237,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         else:
             self.obs[env, slot] = obs
         self.player[env, slot] = player
+        self.regret[env, slot] = 0.0
         self.last_row[env, slot] = OPEN
         self.terminated[env, slot] = False
         if self.priority_exponent > 0:
@@ -320,7 +331,17 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             num_targets=num_targets,
             td_steps=self.td_steps,
             td_lambda=self.td_lambda,
+            on_policy=self._on_policy(env, slot[:, :-1]) | ~moves,
         )
+
+    def _on_policy(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the newest search finds the actions taken as good as any, within tolerance."""
+        if self.typical_error is None:
+            return np.ones(slot.shape, np.bool_)
+        on_policy: NDArray[np.bool_] = (
+            self.regret[env, slot] <= self.regret_tolerance * self.typical_error
+        )
+        return on_policy
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Batch:  # type: ignore[override]
         """Draw a training batch.
@@ -370,25 +391,42 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     # -- refreshing ------------------------------------------------------------------------------
 
     def update_search(
-        self, rows: Rows, policy: NDArray[np.float32], value: NDArray[np.float32]
+        self,
+        rows: Rows,
+        policy: NDArray[np.float32],
+        value: NDArray[np.float32],
+        regret: NDArray[np.float32],
     ) -> None:
         """Replace the stored search results of rows by newer ones (Reanalyse).
 
         Terminal states keep value 0, and last states have no policy to learn.
+
+        :param policy: float32 [B, A]
+        :param value: float32 [B]
+        :param regret: float32 [B, A], by how much each action falls short of the best
         """
         slot = rows.row % self.capacity
         is_last = self.last_row[rows.env, slot] == rows.row
         terminal = is_last & self.terminated[rows.env, slot]
         self.value[rows.env, slot] = np.where(terminal, np.float32(0), value)
         self.policy[rows.env, slot] = policy
+        taken = self.action[rows.env, slot]
+        self.regret[rows.env, slot] = regret[np.arange(len(taken)), taken]
         self.searched[rows.env, slot] = ~is_last
 
-    def update_priorities(self, rows: Rows, priority: NDArray[np.float32]) -> None:
-        """Set priorities > 0 of rows that were sampled; without effect in uniform sampling."""
+    def update_errors(self, rows: Rows, error: NDArray[np.float32]) -> None:
+        """Learn how wrong values are: the typical error, and priorities where they count.
+
+        :param error: float32 [B], |value - target| of rows that were sampled
+        """
+        mean = float(error.mean())
+        previous = mean if self.typical_error is None else self.typical_error
+        self.typical_error = previous + 0.02 * (mean - previous)
         if self.priority_exponent > 0:
+            priority = error.astype(np.float64) + 1e-3  # nothing is never drawn again
             self.max_priority = max(self.max_priority, float(priority.max()))
             leaf = rows.env * self.capacity + rows.row % self.capacity
-            self.priorities.set(leaf, priority.astype(np.float64) ** self.priority_exponent)
+            self.priorities.set(leaf, priority**self.priority_exponent)
 
     def _admit_predecessor(self, env: int, slot: int) -> None:
         """A row can be drawn once its successor is there; new rows get the largest priority seen,

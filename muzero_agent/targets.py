@@ -28,6 +28,7 @@ def lambda_returns(
     num_targets: int,
     td_steps: int,
     td_lambda: float,
+    on_policy: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """Targets for the first `num_targets` states of each of B windows of T transitions.
 
@@ -38,6 +39,9 @@ def lambda_returns(
         state of an episode with its value, reward 0 and discount 1: there delta is 0, so that the
         last value bootstraps a truncated episode and nothing follows it.
     :param num_targets: how many states, from the first of the window on, get a target.
+    :param on_policy: bool [B, T], whether the action of each transition is one that would be taken
+        today; where not, the sum stops in front of it. None: all are. (V-trace with importance
+        ratios of 0 and 1; Espeholt et al. 2018, section 4.1.)
     :param td_steps: n >= 1; sums stop at the window's end, too.
     :param td_lambda: 0 .. 1
     :return: float32 [B, num_targets]
@@ -54,6 +58,9 @@ def lambda_returns(
         )
     delta = rewards + discounts * values[:, 1:] - values[:, :-1]  # [B, T]
     decay = np.float32(td_lambda) * discounts  # [B, T]
+    if on_policy is not None:
+        delta = delta * on_policy
+        decay = decay * on_policy
     steps = min(td_steps, horizon)
     padding = max(0, num_targets - 1 + steps - horizon)
     delta = sliding_window_view(np.pad(delta, ((0, 0), (0, padding))), steps, axis=1)

@@ -213,7 +213,7 @@ def test_prioritised_sampling_follows_priority_to_the_alpha() -> None:
     replay = make(priority_exponent=0.5, priority_beta=1.0)
     add_episode(replay, 10)
     priority = np.arange(1.0, 11.0)
-    replay.update_priorities(rows_of(*range(10)), priority.astype(np.float32))
+    replay.update_errors(rows_of(*range(10)), priority.astype(np.float32))
     drawn = np.concatenate([replay.sample_rows(50)[0].row for _ in range(400)])
     expected = priority**0.5 / (priority**0.5).sum()
     counts = np.bincount(drawn, minlength=11)
@@ -224,32 +224,46 @@ def test_prioritised_sampling_follows_priority_to_the_alpha() -> None:
 def test_importance_weights_undo_the_priorities() -> None:
     replay = make(priority_exponent=1.0, priority_beta=1.0)
     add_episode(replay, 4)
-    replay.update_priorities(rows_of(0, 1, 2, 3), np.array([1, 2, 3, 4], np.float32))
+    replay.update_errors(rows_of(0, 1, 2, 3), np.array([1, 2, 3, 4], np.float32))
     rows, weights = replay.sample_rows(64)
     product = weights * (rows.row + 1)
-    np.testing.assert_allclose(product, product[0], rtol=1e-5)
+    np.testing.assert_allclose(product, product[0], rtol=1e-3)
     assert weights.max() == 1
 
 
 def test_new_rows_get_the_largest_priority() -> None:
     replay = make(priority_exponent=1.0)
     add_episode(replay, 2)
-    replay.update_priorities(rows_of(0, 1), np.array([9, 1], np.float32))
+    replay.update_errors(rows_of(0, 1), np.array([9, 1], np.float32))
     add_episode(replay, 1, start=50.0)
     weights = replay.priorities.get(np.arange(5))
-    assert weights.tolist() == [9, 1, 0, 9, 0]
+    assert weights.tolist() == pytest.approx([9, 1, 0, 9, 0], abs=2e-3)
 
 
 def test_reanalysed_results_replace_stored_ones_but_not_the_end() -> None:
     replay = make()
     add_episode(replay, 2)
     fresh = np.full((3, ACTIONS), 1 / ACTIONS, np.float32)
-    replay.update_search(rows_of(0, 1, 2), fresh, np.array([5, 6, 7], np.float32))
+    replay.update_search(rows_of(0, 1, 2), fresh, np.array([5, 6, 7], np.float32), fresh * 0)
     assert replay.value[0, :3].tolist() == [5, 6, 0]  # a terminal state keeps its value 0
     assert replay.searched[0, :3].tolist() == [True, True, False]
     add_episode(replay, 1, end="truncated", last_value=3.0)
-    replay.update_search(rows_of(4), fresh[:1], np.array([8], np.float32))
+    replay.update_search(rows_of(4), fresh[:1], np.array([8], np.float32), fresh[:1] * 0)
     assert replay.value[0, 4] == 8  # truncation bootstraps from the newest value
+
+
+def test_value_targets_stop_in_front_of_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third action of five is found bad by today's search: what followed does not count for the
+    states before it, and its own target is its searched value."""
+    replay = make(regret_tolerance=2.0)
+    add_episode(replay, 5, value=10.0)
+    assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [5, 4, 3, 2]
+    replay.update_errors(rows_of(0), np.array([1.5], np.float32))  # mistakes cost more than 3
+    regret = np.zeros((5, ACTIONS), np.float32)
+    regret[2, 2], regret[3, 0] = 3.5, 2.5
+    policy, value = np.ones((5, ACTIONS), np.float32) / ACTIONS, np.full(5, 10, np.float32)
+    replay.update_search(rows_of(*range(5)), policy, value, regret)
+    assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [12, 11, 10, 2]
 
 
 def test_every_state_is_stored_once() -> None:

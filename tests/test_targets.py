@@ -93,6 +93,27 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
     assert lambda_returns(values, rewards, terminated, **kwargs)[0, 0] == pytest.approx(1.9)
 
 
+def test_sums_stop_in_front_of_an_action_off_policy() -> None:
+    values, rewards, discounts = window(3)
+    on_policy = np.ones(rewards.shape, np.bool_)
+    on_policy[:, 4] = False
+    cut = lambda_returns(
+        values,
+        rewards,
+        discounts,
+        num_targets=5,
+        td_steps=8,
+        td_lambda=1.0,
+        on_policy=on_policy,
+    )
+    for row in range(len(values)):
+        wanted = [
+            n_step(values[row], rewards[row], discounts[row], t, 4 - t) if t < 4 else values[row, 4]
+            for t in range(5)
+        ]
+        np.testing.assert_allclose(cut[row], wanted, atol=2e-5)
+
+
 def test_states_past_the_data_keep_their_own_value() -> None:
     values, rewards, discounts = window(1, steps=2)
     targets = lambda_returns(values, rewards, discounts, num_targets=3, td_steps=5, td_lambda=1.0)
