@@ -466,6 +466,7 @@ class MuZero(OffPolicyAlgorithm):
         if normalize is not None:
             self._last_original_obs = normalize.get_original_obs()
 
+    @np.errstate(under="ignore")  # powers of a small discount are 0
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """Update the networks `gradient_steps` times from the replay."""
         if not self.replay_buffer.can_sample():

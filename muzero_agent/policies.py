@@ -225,6 +225,7 @@ class MuZeroPolicy(BasePolicy):
             obs = obs["observation"]
         return preprocess_obs(obs, self.network_space, normalize_images=self.normalize_images)
 
+    @np.errstate(under="ignore")  # exp of logits far apart is 0, whatever users set for theirs
     def plan(
         self,
         obs: Observation,
