@@ -91,6 +91,12 @@ def _inner(function: _F) -> _F:
     return compiled
 
 
+def _fused(function: _F) -> _F:
+    """The same where a product may go unrounded into a sum."""
+    compiled: _F = numba.njit(fastmath={"contract"}, **_OPTIONS)(function)
+    return compiled
+
+
 def _reducing(function: _F) -> _F:
     """The same for sums, minima and maxima without NaN, in any order, thus in vector registers."""
     compiled: _F = numba.njit(fastmath={"nnan", "nsz", "reassoc"}, **_OPTIONS)(function)
@@ -471,7 +477,7 @@ def _exponentials(x, top, out):
     return total
 
 
-@_inner
+@_fused
 def _exp(x):
     """exp(x) for x <= 0, to 2e-7 of it; 0 below -87. Unlike libm's, it vectorises.
 
@@ -481,13 +487,11 @@ def _exp(x):
     shifted = bounded * np.float32(1.44269504) + np.float32(12582912)  # 1.5 * 2**23
     n = shifted - np.float32(12582912)  # x / log(2), rounded
     r = (bounded - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    p = p * (r * r) + r + _ONE
+    rr = r * r
+    p = np.float32(5.0000001201e-1) + np.float32(1.6666665459e-1) * r
+    q = np.float32(4.1665795894e-2) + np.float32(8.3334519073e-3) * r
+    s = np.float32(1.3981999507e-3) + np.float32(1.9875691500e-4) * r
+    p = (p + rr * (q + rr * s)) * rr + (r + _ONE)
     power = _bits_float(np.int32((_float_bits(shifted) - 0x4B400000 + 127) << 23))
     return p * power if x > np.float32(-87) else _ZERO
 

@@ -85,9 +85,10 @@ def muzero_policy(
     for name, number in (("dirichlet_alpha", dirichlet_alpha), ("pb_c_base", pb_c_base)):
         if not number > 0:
             raise ValueError(f"{name} is {number}; give a number above 0")
-    rng = np.random.default_rng() if rng is None else rng
 
-    if fraction.any():
+    if rng is None and (fraction.any() or heat.any()):
+        rng = np.random.default_rng()
+    if rng is not None and fraction.any():
         _mix_dirichlet_noise(logits, fraction, dirichlet_alpha, rng)
     tree = _search(
         Tree(size, num_actions, num_simulations) if tree is None else tree,
@@ -99,7 +100,7 @@ def muzero_policy(
         considered=np.empty((size, 0), np.int32),
         prior=logits,
     )
-    draw: Floats = rng.random((size,), np.float32) if heat.any() else heat
+    draw = heat if rng is None else rng.random((size,), np.float32)
     return _summary(tree, settings, logits, heat, draw)
 
 
@@ -156,7 +157,7 @@ def gumbel_muzero_policy(
         exponential = rng.standard_exponential(logits.shape, np.float32)
         order = logits - scale[:, None] * np.log(np.maximum(exponential, _TINY))
     prior = np.exp(logits)
-    most = min(max_num_considered_actions, num_actions)
+    most = min(max_num_considered_actions, num_actions, num_simulations)
     legal = np.count_nonzero(logits > -np.inf, axis=-1)
     tree = _search(
         Tree(size, num_actions, num_simulations) if tree is None else tree,
@@ -276,7 +277,7 @@ def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 def _checked_root(root: RootOutput, invalid_actions: Flags | None) -> tuple[Floats, Floats]:
     """A copy of the logits with -inf where illegal, float32 [B, A], and the value, float32 [B]."""
-    logits = np.array(_floats("root.prior_logits", root.prior_logits))
+    logits = np.array(_floats("root.prior_logits", root.prior_logits), order="C")
     if logits.ndim != 2 or 0 in logits.shape:
         raise ValueError(f"root.prior_logits has shape {logits.shape}; give [B, A], none of them 0")
     value = np.ascontiguousarray(_floats("root.value", root.value))

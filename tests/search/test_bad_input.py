@@ -132,7 +132,7 @@ def test_an_error_in_the_model_comes_through(policy: Any) -> None:
 
 
 @policies
-@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 def test_other_floats_and_layouts_are_converted(policy: Any, dtype: Any) -> None:
     model = Tabular(Spec(0, 3, 4, 8))
     for name in ("reward", "discount", "logits", "value"):  # what float16 can tell exactly
@@ -149,7 +149,9 @@ def test_other_floats_and_layouts_are_converted(policy: Any, dtype: Any) -> None
         )
 
     root = model.root()
-    converted = RootOutput(root.prior_logits.astype(dtype), root.value.astype(dtype))
+    converted = RootOutput(
+        np.asfortranarray(root.prior_logits).astype(dtype), np.repeat(root.value, 2)[::2]
+    )
     given = policy(converted, recurrent_fn, 8, **quiet(policy))
     plain = policy(root, model.recurrent_fn, 8, **quiet(policy))
     for a, b in zip(given[:-1], plain[:-1], strict=True):
