@@ -22,10 +22,13 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from muzero_agent.networks import MlpNetwork, MuZeroNetwork
+from muzero_agent.planner import LatentPlanner
+from muzero_agent.resnet import ResNet
 from muzero_agent.search import (
-    RecurrentFn,
     RecurrentOutput,
     RootOutput,
     Tree,
@@ -156,45 +159,66 @@ def print_trees(policies: list[str], repeats: int) -> None:
         print(f"{size:>16}", *(f"{text:>14}" for text in texts), flush=True)
 
 
-def ratio_to_network(
-    policy: str, root: RootOutput, recurrent_fn: RecurrentFn, num_simulations: int, repeats: int
-) -> float:
-    """(search with this network) / (the calls that it makes of it, alone)."""
-    search, noise_off = POLICIES[policy]
-    size, num_actions = np.shape(root.prior_logits)
-    tree = Tree(size, num_actions, num_simulations)
-    search(root, recurrent_fn, num_simulations, tree=tree, **noise_off)
-    calls = list(enumerate(tree.steps(size)[:num_simulations]))
-    calls = [(i, (parent.copy(), action.copy())) for i, (parent, action) in calls]
+class Net(NamedTuple):
+    """A network and the observations from which it is searched."""
 
-    def search_it() -> None:
-        search(root, recurrent_fn, num_simulations, tree=tree, **noise_off)
-
-    def call_it() -> None:
-        for i, (parent, action) in calls:
-            recurrent_fn(i, parent, action)
-
-    # by turns, so that both see the same machine
-    ratios = [best_median(search_it, 1) / best_median(call_it, 1) for _ in range(repeats)]
-    return statistics.median(ratios)
+    name: str
+    network: MuZeroNetwork
+    obs: torch.Tensor  # [B, ...]
 
 
-NETWORKS: dict[str, Callable[[], tuple[RootOutput, RecurrentFn]]] = {}
-"""Makers of a root and a network, by the name that the second table gives them."""
+def networks() -> list[Net]:
+    """CartPole's MLP, as the policy builds it, and board ResNets with 64 channels."""
+    mlp = MlpNetwork(
+        torch.nn.Identity(), 4, 2, representation=[128], dynamics=[128], prediction=[128]
+    )
+    board = ResNet((2, 6, 7), 7, channels=64, num_blocks=6)
+    return [
+        Net("CartPole MLP, 1 root", mlp.eval(), torch.rand(1, 4)),
+        Net("CartPole MLP, 8 roots", mlp.eval(), torch.rand(8, 4)),
+        Net("CartPole MLP, 32 roots", mlp.eval(), torch.rand(32, 4)),
+        Net("ResNet 6 x 64 on 6x7, 1 root", board.eval(), torch.rand(1, 2, 6, 7)),
+        Net("ResNet 6 x 64 on 6x7, 8 roots", board.eval(), torch.rand(8, 2, 6, 7)),
+    ]
+
+
+def ratio_to_network(net: Net, policy: str, repeats: int) -> tuple[float, float]:
+    """(time of a whole plan) / (time of its network calls alone), and the former in ms.
+
+    A plan is all that an agent does for a move but the environment: `LatentPlanner.plan` with
+    tree, bookkeeping of latents and conversions. The calls alone get tensors that lie ready and
+    leave their results as tensors.
+    """
+    planner = LatentPlanner(net.network)
+    rng = np.random.default_rng(0)
+    size = len(net.obs)
+
+    def plan() -> None:
+        planner.plan(
+            net.obs, num_simulations=NUM_SIMULATIONS, search=policy, discount=0.997, rng=rng
+        )
+
+    latent = net.network.representation(net.obs).detach()
+    action = torch.zeros(size, dtype=torch.long)
+
+    @torch.no_grad()
+    def calls() -> None:
+        net.network.initial_inference(net.obs)
+        for _ in range(NUM_SIMULATIONS):
+            net.network.recurrent_inference(latent, action)
+
+    # By turns, so that both see the same machine.
+    pairs = [(best_median(plan, 1), best_median(calls, 1)) for _ in range(repeats)]
+    return statistics.median(a / b for a, b in pairs), min(a for a, _ in pairs) / 1e3
 
 
 def print_ratios(policies: list[str], repeats: int) -> None:
     """The second table."""
-    if not NETWORKS:
-        return
-    print(f"\n(search) / (its network calls alone), {NUM_SIMULATIONS} simulations")
-    for name, make in NETWORKS.items():
-        root, recurrent_fn = make()
-        ratios = (
-            f"{policy} {ratio_to_network(policy, root, recurrent_fn, NUM_SIMULATIONS, repeats):.3f}"
-            for policy in policies
-        )
-        print(f"{name:>32}", *ratios, flush=True)
+    print(f"\n(plan) / (its network calls alone), {NUM_SIMULATIONS} simulations; ms of a plan")
+    for net in networks():
+        for policy in policies:
+            ratio, milliseconds = ratio_to_network(net, policy, repeats)
+            print(f"{net.name:>32} {policy:>8} {ratio:8.2f} {milliseconds:10.2f} ms", flush=True)
 
 
 def main() -> None:
@@ -203,6 +227,7 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(POLICIES), help="a single policy")
     arguments = parser.parse_args()
     policies = [arguments.only] if arguments.only else list(POLICIES)
+    torch.set_num_threads(1)
     print_trees(policies, arguments.repeats)
     print_ratios(policies, arguments.repeats)
 

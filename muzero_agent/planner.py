@@ -53,7 +53,7 @@ class LatentPlanner:
         self._shape: tuple[int, int, int] | None = None
         self._latents = torch.empty(0)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def plan(
         self,
         obs: Obs,

@@ -1,0 +1,122 @@
+"""Small problems with known answers are solved exactly: policy, value and reward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.envs import IdentityEnv
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from muzero_agent import MuZero
+
+FAST: dict[str, Any] = {
+    "learning_starts": 64,
+    "batch_size": 64,
+    "num_simulations": 8,
+    "learning_rate": 3e-3,
+    "reanalyse_ratio": 8,
+    "target_decay": 0.9,  # the network that searches follows within ten updates
+    "policy_kwargs": {"net_arch": [32]},
+    "seed": 0,
+}
+
+
+class Bandit(gym.Env[NDArray[np.float32], np.int64]):
+    """One step, a reward per arm."""
+
+    observation_space = spaces.Box(0, 1, (1,))
+    action_space: spaces.Discrete = spaces.Discrete(4)
+    rewards = (0.0, -1.0, 2.0, 1.5)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.ones(1, np.float32), {}
+
+    def step(self, action: np.int64) -> Any:
+        return np.ones(1, np.float32), self.rewards[int(action)], True, False, {}
+
+
+class Chain(gym.Env[NDArray[np.float32], np.int64]):
+    """`length` states in a row. 1 steps on, and pays 1 behind the last state; 0 pays 0.1 and ends.
+
+    Taking what is at hand gives 0.1; waiting gives gamma ** (length - 1).
+    """
+
+    length = 5
+    observation_space = spaces.Box(0, 1, (length + 1,))
+    action_space: spaces.Discrete = spaces.Discrete(2)
+
+    def _obs(self) -> NDArray[np.float32]:
+        return np.eye(self.length + 1, dtype=np.float32)[self.state]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.state = 0
+        return self._obs(), {}
+
+    def step(self, action: np.int64) -> Any:
+        if action == 0:
+            return self._obs(), 0.1, True, False, {}
+        self.state += 1
+        done = self.state == self.length
+        return self._obs(), float(done), done, False, {}
+
+
+class Endless(gym.Env[NDArray[np.float32], np.int64]):
+    """Reward 1 for ever; an episode is cut after ten steps. Its value is 1 / (1 - gamma)."""
+
+    observation_space = spaces.Box(0, 1, (1,))
+    action_space: spaces.Discrete = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.ones(1, np.float32), {}
+
+    def step(self, action: np.int64) -> Any:
+        self.steps += 1
+        return np.ones(1, np.float32), 1.0, False, self.steps == 10, {}
+
+
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
+def test_identity(search: str) -> None:
+    """The right action is the one observed."""
+    env = IdentityEnv(dim=4, ep_length=20)
+    settings = FAST | {"learning_starts": 256}  # each action is tried in each state
+    model = MuZero("MlpPolicy", env, gamma=0.5, search=search, **settings).learn(1000)
+    mean, _ = evaluate_policy(model, model.get_env(), n_eval_episodes=5)
+    assert mean == 20
+
+
+def test_bandit() -> None:
+    model = MuZero("MlpPolicy", Bandit(), **FAST).learn(700)
+    plan = model.plan(np.ones(1, np.float32))
+    assert plan.action[0] == 2
+    seen = plan.visit_counts[0] > 0
+    np.testing.assert_allclose(plan.q_values[0][seen], np.array(Bandit.rewards)[seen], atol=0.15)
+
+
+def test_chain_with_a_delayed_reward() -> None:
+    """The greedy policy walks to the end, and values along it are gamma ** (steps to go)."""
+    gamma = 0.9
+    settings = FAST | {"learning_starts": 256}  # at random, one episode of 32 reaches the end
+    model = MuZero("MlpPolicy", Chain(), gamma=gamma, **settings).learn(900)
+    states = np.eye(Chain.length + 1, dtype=np.float32)[: Chain.length]
+    plan = model.plan(states)
+    assert plan.action.tolist() == [1] * Chain.length
+    expected = gamma ** np.arange(Chain.length - 1, -1, -1)
+    np.testing.assert_allclose(plan.improved_value, expected, atol=0.1)
+
+
+def test_truncation_is_not_an_end() -> None:
+    """Were it one, the value would be below 10 rewards."""
+    gamma = 0.9
+    settings = FAST | {"td_steps": 20}
+    model = MuZero("MlpPolicy", Endless(), gamma=gamma, **settings).learn(500)
+    value = model.plan(np.ones(1, np.float32)).value[0]
+    assert value == pytest.approx(1 / (1 - gamma), rel=0.1)
