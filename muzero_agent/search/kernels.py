@@ -4,6 +4,8 @@ One file, because numba's cache notices edits in the file of the compiled functi
 without numba's runtime (`_nrt=False`), so that an allocation in here does not even compile.
 Arithmetic is float32 in mctx's order of operations. `nodes` [N + 1] and `slots` [M] are those of
 one root (see `tree.py`), except in the entry points at the end.
+
+Compiling takes about 5 s of processor time, once for each version; loading from the cache 0.3 s.
 """
 
 # numba infers the types of what it compiles.
@@ -86,13 +88,13 @@ def _entry(*signature: Any) -> Callable[[Callable[..., Any]], Callable[..., int]
 
 def _inner(function: _F) -> _F:
     """Compile into the entry points."""
-    # not left out: fastmath would be inherited from the first caller, and `_exp` not survive it
+    # said outright, since numba otherwise takes fastmath over from the first caller that it sees
     compiled: _F = numba.njit(fastmath=False, **_OPTIONS)(function)
     return compiled
 
 
 def _fused(function: _F) -> _F:
-    """The same where a product may go unrounded into a sum."""
+    """The same where a product may enter a sum unrounded; the order stays, `_exp` relies on it."""
     compiled: _F = numba.njit(fastmath={"contract"}, **_OPTIONS)(function)
     return compiled
 

@@ -14,6 +14,10 @@ from muzero_agent.search.tree import FEW_ACTIONS, Flags, Floats, Ints, Tree
 from muzero_agent.types import RecurrentFn, RecurrentOutput, RootOutput
 
 
+_TINY = np.finfo(np.float32).tiny
+_NONE = np.empty(0, np.float32)  # for what the other policy needs
+
+
 class SearchOutput(NamedTuple):
     """What a search found, for each root.
 
@@ -101,7 +105,7 @@ def muzero_policy(
         prior=logits,
     )
     draw = heat if rng is None else rng.random((size,), np.float32)
-    return _summary(tree, settings, logits, heat, draw)
+    return _summary(tree, settings, logits, temperature=heat, draw=draw)
 
 
 def gumbel_muzero_policy(
@@ -120,11 +124,12 @@ def gumbel_muzero_policy(
     rng: np.random.Generator | None = None,
     tree: Tree | None = None,
 ) -> SearchOutput:
-    """Search with Gumbel MuZero (Danihelka et al. 2022: Policy improvement by planning...).
+    """Search with Gumbel MuZero: Policy improvement by planning with Gumbel (Danihelka et al. 2022)
 
     At the root sequential halving over the actions with the highest gumbel + logit (section 3), at
     other nodes the deterministic rule of section 5. The policy target is the improved policy
     softmax(logit + sigma(completed Q)), with sigma(q) = (maxvisit_init + max N) * value_scale * q.
+    Ties go to the higher prior, then to the lower action.
 
     :param max_num_considered_actions: >= 1, actions that sequential halving starts with
     :param gumbel_scale: >= 0, factor on the Gumbel noise, fresh for each search and root; 0 for the
@@ -165,11 +170,11 @@ def gumbel_muzero_policy(
         settings,
         order=order,
         value=value,
-        explore=np.empty(0, np.float32),
+        explore=_NONE,
         considered=considered_visits_table(most, num_simulations)[np.minimum(legal, most)],
         prior=prior / prior.sum(-1, keepdims=True),
     )
-    return _summary(tree, settings, logits, value, value)
+    return _summary(tree, settings, logits)
 
 
 def _search(
@@ -218,7 +223,11 @@ def _search(
 
 
 def _summary(
-    tree: Tree, settings: NDArray[np.void], logits: Floats, temperature: Floats, draw: Floats
+    tree: Tree,
+    settings: NDArray[np.void],
+    logits: Floats,
+    temperature: Floats = _NONE,
+    draw: Floats = _NONE,
 ) -> SearchOutput:
     size, num_actions = logits.shape
     output = SearchOutput(
@@ -232,9 +241,6 @@ def _summary(
     )
     kernels.summarise(tree.nodes, tree.slots, settings, logits, temperature, draw, *output[:-1])
     return output
-
-
-_TINY = np.finfo(np.float32).tiny
 
 
 @lru_cache(maxsize=16)

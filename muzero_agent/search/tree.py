@@ -93,11 +93,13 @@ class Tree:
         self.batch_size = batch_size
         self.num_actions = num_actions
         self.num_simulations = num_simulations
-        remaining = np.maximum(np.arange(num_simulations, 0, -1), FEW_ACTIONS)
-        table = (batch_size, int(np.minimum(remaining, num_actions).sum()))
+        num_slots = num_simulations * num_actions
+        if num_actions > FEW_ACTIONS:
+            remaining = np.arange(num_simulations, 0, -1)
+            num_slots = int(np.minimum(remaining, num_actions).sum())
 
         self.nodes = np.zeros((batch_size, num_simulations + 1), NODE)  # [B, N + 1]
-        self.slots = np.zeros(table, SLOT)  # [B, M]
+        self.slots = np.zeros((batch_size, num_slots), SLOT)  # [B, M]
         self.num_slots = np.zeros(batch_size, np.int32)  # [B], in use
         self.leaves = np.zeros(batch_size, LEAF)  # [B]
         self.leaves["row"] = np.arange(batch_size)
