@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import pathlib
@@ -92,9 +93,9 @@ class MuZero(OffPolicyAlgorithm):
     :param unroll_steps: K, steps for which the model is unrolled in training
     :param td_steps: n, steps of reward at most in a value target
     :param td_lambda: lambda of the value target: 1 is the n-step return, 0 the one-step target
-    :param regret_tolerance: value targets stop in front of a transition whose action the newest search
-        finds worse than another by more than this many times the value's typical error, so that
-        mistakes of old policies do not count against states; inf never stops
+    :param regret_tolerance: value targets stop in front of a transition whose action the newest
+        search finds worse than another by more than this many times the value's typical error, so
+        that mistakes of old policies do not count against states; inf never stops
     :param reanalyse_ratio: stored states that are searched again with each environment step, in the
         same batch; their values and policies in the replay are renewed
     :param value_coef: weight of the value loss
@@ -258,6 +259,8 @@ class MuZero(OffPolicyAlgorithm):
         for name in ("value_coef", "consistency_coef", "priority_exponent"):
             if not 0.0 <= _number(getattr(self, name)) < np.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give a number of 0 or more")
+        if not _number(self.regret_tolerance) >= 0.0:
+            raise ValueError(f"regret_tolerance={self.regret_tolerance!r}: give 0 or more, or inf")
         for name in ("max_grad_norm", "dirichlet_alpha"):
             if not _number(getattr(self, name)) > 0.0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give a number above 0")
@@ -430,11 +433,12 @@ class MuZero(OffPolicyAlgorithm):
         assert decision is not None
         self._check_finite("reward", np.asarray(reward))
         self._check_finite("observation", new_obs)
-        ends = {i: infos[i]["terminal_observation"] for i in np.flatnonzero(dones)}
+        ended = np.flatnonzero(dones).tolist()
+        ends: dict[int, Any] = {i: infos[i]["terminal_observation"] for i in ended}
         for i, last_obs in ends.items():
-            self._check_finite("observation", _add_batch_dimension(last_obs), env=int(i))
+            self._check_finite("observation", _add_batch_dimension(last_obs), env=i)
         normalize = self._vec_normalize_env
-        obs = self._last_obs
+        obs: Any = self._last_obs
         if normalize is not None:  # which clips what is infinite
             self._check_finite("observation", normalize.old_obs)
             obs, reward = self._last_original_obs, normalize.get_original_reward()
@@ -455,7 +459,7 @@ class MuZero(OffPolicyAlgorithm):
             legal = self.policy.legal_actions(_add_batch_dimension(last_obs), None)
             stored = last_obs if normalize is None else normalize.unnormalize_obs(last_obs)
             replay_buffer.end_episode(
-                int(i),
+                i,
                 stored,
                 value,
                 terminated=terminated,
@@ -482,10 +486,10 @@ class MuZero(OffPolicyAlgorithm):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             losses = self._loss(batch)
             policy.optimizer.zero_grad()
-            losses.total.backward()  # type: ignore[no-untyped-call]
+            losses.total.backward()
             clip_grad_norm_(parameters, self.max_grad_norm, error_if_nonfinite=True)
             policy.optimizer.step()
-            update_average(averages, parameters, 0)  # type: ignore[no-untyped-call]
+            update_average(averages, parameters, 0)
             error = (losses.root_value - batch.values[:, 0]).abs()
             self.replay_buffer.update_errors(batch.rows, error.cpu().numpy())
             history.append(torch.stack(losses[:5]).detach())
@@ -581,7 +585,9 @@ class MuZero(OffPolicyAlgorithm):
         :param kwargs: arguments of the constructor that take the place of those saved, for instance
             `num_simulations=200`
         """
-        known = _read_settings(path).keys()
+        known = _read_settings(path).keys() | inspect.signature(cls).parameters
+        if "stats_window_size" in kwargs:  # the one attribute that is not named as its argument
+            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
         if not kwargs.keys() <= known:
             raise TypeError(
                 f"load() knows no {sorted(kwargs.keys() - known)}; choose among "
@@ -665,7 +671,7 @@ class MuZero(OffPolicyAlgorithm):
         """As VecNormalize shows observations to the agent, if there is one."""
         if self._vec_normalize_env is None:
             return obs
-        return self._vec_normalize_env.normalize_obs(obs)  # type: ignore[arg-type, return-value]
+        return self._vec_normalize_env.normalize_obs(obs)
 
     @torch.no_grad()
     def _value(self, obs: Observation) -> float:

@@ -139,7 +139,10 @@ class MuZeroPolicy(BasePolicy):
     def _make_network(self) -> MuZeroNetwork:
         assert isinstance(self.action_space, spaces.Discrete)
         num_actions = int(self.action_space.n)
-        support = {"support_bound": self.support_bound, "support_size": self.support_size}
+        support: dict[str, Any] = {
+            "support_bound": self.support_bound,
+            "support_size": self.support_size,
+        }
         extractor_class = self.given_extractor_class or self.default_extractor
         if extractor_class is None:
             return self._make_resnet(num_actions, support)

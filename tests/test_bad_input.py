@@ -389,6 +389,8 @@ def test_no_environment() -> None:
         ("gradient_steps", 0.5),
         ("reanalyse_ratio", -1),
         ("reanalyse_ratio", 0.5),
+        ("regret_tolerance", -1),
+        ("regret_tolerance", np.nan),
         ("value_coef", -1),
         ("consistency_coef", np.nan),
         ("target_decay", 1.5),

@@ -213,8 +213,9 @@ def test_a_plan_has_rows(
     plan = searching.plan(observations[0] if n is None else observations[:n])
     rows = n or 1
     assert isinstance(plan, Plan)
-    shapes = {name: np.shape(part) for name, part in plan._asdict().items()}
-    del shapes["principal_variation"]
+    parts = plan._asdict()
+    assert len(parts.pop("principal_variation")) == rows
+    shapes = {name: part.shape for name, part in parts.items()}
     in_all = ("policy", "prior", "visit_counts", "q_values")
     assert shapes == {name: (rows, 2) if name in in_all else (rows,) for name in shapes}
     assert set(in_all) < set(shapes)
@@ -222,7 +223,7 @@ def test_a_plan_has_rows(
     assert (plan.visit_counts.sum(-1) == searching.num_simulations).all()
     np.testing.assert_allclose(plan.policy.sum(-1), 1, atol=1e-5)
     np.testing.assert_allclose(plan.prior.sum(-1), 1, atol=1e-5)
-    assert all(np.isfinite(np.asarray(part)).all() for part in plan[:-1])
+    assert all(np.isfinite(part).all() for part in parts.values())
 
 
 def test_a_principal_variation_starts_with_the_action(
@@ -251,8 +252,9 @@ def test_a_plan_keeps_what_it_holds(searching: MuZero, observations: NDArray[np.
     held = copy.deepcopy(plan)
     searching.plan(-observations[5:10])
     searching.predict(observations[10:15])
-    for before, after in zip(held, plan, strict=True):
-        np.testing.assert_array_equal(before, after)
+    assert held.principal_variation == plan.principal_variation
+    for name in set(plan._fields) - {"principal_variation"}:
+        np.testing.assert_array_equal(getattr(held, name), getattr(plan, name))
 
 
 # -- settings --------------------------------------------------------------------------------------
