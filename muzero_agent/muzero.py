@@ -199,6 +199,7 @@ class MuZero(OffPolicyAlgorithm):
         self.max_num_considered_actions = max_num_considered_actions
         self.dirichlet_fraction = dirichlet_fraction
         self.dirichlet_alpha = dirichlet_alpha
+        self._env_has_masks = False
         if _init_setup_model:
             self._setup_model()
 
@@ -224,7 +225,6 @@ class MuZero(OffPolicyAlgorithm):
         self._configured_policy()  # it is saved and evaluated by itself as well
         self._sweep = Sweep()
         self._decision: _Decision | None = None
-        self._env_has_masks = False
 
     def _replay_settings(self) -> dict[str, Any]:
         return {
@@ -537,6 +537,7 @@ class MuZero(OffPolicyAlgorithm):
         action_masks: NDArray[Any] | None = None,
     ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...] | None]:
         """Search, and return the action to play; see `MuZeroPolicy.predict`."""
+        self._warn_of_missing_masks(action_masks)
         return self._configured_policy().predict(
             observation, state, episode_start, deterministic, action_masks
         )
@@ -554,6 +555,7 @@ class MuZero(OffPolicyAlgorithm):
         :param deterministic: search without noise
         :return: arrays of n rows; of one row for one observation
         """
+        self._warn_of_missing_masks(action_masks)
         policy = self._configured_policy()
         obs, _ = policy.batched(observation)
         return policy.plan(
@@ -563,6 +565,16 @@ class MuZero(OffPolicyAlgorithm):
             temperature=0.0 if deterministic else 1.0,
             variations=True,
         )
+
+    def _warn_of_missing_masks(self, action_masks: NDArray[Any] | None) -> None:
+        """An environment's method is out of reach here: who evaluates has to pass its masks on."""
+        if self._env_has_masks and action_masks is None and not has_mask(self.observation_space):
+            warnings.warn(
+                "this model learned with the environment's `action_masks()`, and without masks it "
+                'may play illegal actions: give predict(action_masks=...), or put "action_mask" '
+                "into a Dict observation, where evaluate_policy and EvalCallback heed it, too",
+                stacklevel=3,
+            )
 
     # -- saving ----------------------------------------------------------------------------------
 

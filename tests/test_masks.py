@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import gymnasium as gym
@@ -230,6 +231,30 @@ def test_a_plan_shows_what_is_legal() -> None:
     np.testing.assert_allclose(plan.prior.sum(-1), 1, atol=1e-5)
     assert (plan.prior[masks > 0] > 0).all()
     assert masks[np.arange(10), plan.action].all()
+
+
+def test_predict_warns_where_masks_are_out_of_its_reach() -> None:
+    """They are in a method of the environment, which predict and stock tools do not see."""
+    env = Masked("method")
+    model = make(env, "method", learning_starts=16).learn(24)
+    file = io.BytesIO()
+    model.save(file)
+    for player in (model, MuZero.load(file)):
+        for call in (player.predict, player.plan):
+            with pytest.warns(UserWarning, match=r"predict\(action_masks=...\)"):
+                call(env.observe())
+    with pytest.warns(UserWarning, match="EvalCallback"):
+        evaluate_policy(model, Monitor(env), 1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", ["method", "none", "observation"])
+def test_predict_does_not_warn_without_reason(form: str) -> None:
+    env = Masked(form)
+    model = make(env, form, learning_starts=16).learn(24)
+    masks = legal_at(0) if form == "method" else None
+    model.predict(env.observe(), action_masks=masks)
+    model.plan(env.observe(), action_masks=masks)
 
 
 # -- stock tools, which know nothing of masks ------------------------------------------------------
