@@ -182,43 +182,71 @@ def networks() -> list[Net]:
     ]
 
 
-def ratio_to_network(net: Net, policy: str, repeats: int) -> tuple[float, float]:
-    """(time of a whole plan) / (time of its network calls alone), and the former in ms.
+def ratios_to_network(net: Net, policy: str, repeats: int) -> tuple[float, float, float]:
+    """(search / its recurrent_fn alone), (plan / its network calls alone), ms of a plan.
 
-    A plan is all that an agent does for a move but the environment: `LatentPlanner.plan` with
-    tree, bookkeeping of latents and conversions. The calls alone get tensors that lie ready and
-    leave their results as tensors.
+    The first is what the search itself adds. The second is what an agent's move costs in all:
+    `LatentPlanner.plan` keeps the latents and converts between torch and numpy as well, while the
+    network calls alone get tensors that lie ready and leave their results as tensors.
     """
-    planner = LatentPlanner(net.network)
-    rng = np.random.default_rng(0)
-    size = len(net.obs)
-
-    def plan() -> None:
-        planner.plan(
-            net.obs, num_simulations=NUM_SIMULATIONS, search=policy, discount=0.997, rng=rng
-        )
-
+    planner, rng, size = LatentPlanner(net.network), np.random.default_rng(0), len(net.obs)
+    settings: dict[str, Any] = {"search": policy, "discount": 0.997, "rng": rng}
     latent = net.network.representation(net.obs).detach()
     action = torch.zeros(size, dtype=torch.long)
 
-    @torch.no_grad()
-    def calls() -> None:
+    def plan() -> None:
+        planner.plan(net.obs, num_simulations=NUM_SIMULATIONS, **settings)
+
+    @torch.inference_mode()
+    def network_calls() -> None:
         net.network.initial_inference(net.obs)
         for _ in range(NUM_SIMULATIONS):
             net.network.recurrent_inference(latent, action)
 
-    # By turns, so that both see the same machine.
-    pairs = [(best_median(plan, 1), best_median(calls, 1)) for _ in range(repeats)]
-    return statistics.median(a / b for a, b in pairs), min(a for a, _ in pairs) / 1e3
+    discount = np.full(size, 0.997, np.float32)
+
+    def recurrent_fn(_simulation: int, _parent: Any, _action: Any) -> RecurrentOutput:
+        step = net.network.recurrent_inference(latent, action)
+        value, reward = step.scalars.numpy()
+        return RecurrentOutput(reward, discount, step.policy_logits.numpy(), value)
+
+    search, noise_off = POLICIES[policy]
+    root = RootOutput(
+        np.zeros((size, net.network.num_actions), np.float32), np.zeros(size, np.float32)
+    )
+    tree = Tree(size, net.network.num_actions, NUM_SIMULATIONS)
+    edge = np.zeros(size, np.int32)
+
+    @torch.inference_mode()
+    def search_it() -> None:
+        search(root, recurrent_fn, NUM_SIMULATIONS, tree=tree, **noise_off)
+
+    @torch.inference_mode()
+    def recurrent_fn_alone() -> None:
+        for i in range(NUM_SIMULATIONS):
+            recurrent_fn(i, edge, edge)
+
+    # By turns, so that all see the same machine.
+    times = [
+        [best_median(run, 1) for run in (search_it, recurrent_fn_alone, plan, network_calls)]
+        for _ in range(repeats)
+    ]
+    return (
+        statistics.median(a / b for a, b, _, _ in times),
+        statistics.median(c / d for _, _, c, d in times),
+        min(c for _, _, c, _ in times) * 1e3,
+    )
 
 
 def print_ratios(policies: list[str], repeats: int) -> None:
     """The second table."""
-    print(f"\n(plan) / (its network calls alone), {NUM_SIMULATIONS} simulations; ms of a plan")
+    print(f"\nwith a network, {NUM_SIMULATIONS} simulations")
+    print(f"{'':>40}{'search / its':>14}{'plan / its':>15}{'a plan':>10}")
+    print(f"{'':>40}{'recurrent_fn':>14}{'network calls':>15}{'ms':>10}")
     for net in networks():
         for policy in policies:
-            ratio, milliseconds = ratio_to_network(net, policy, repeats)
-            print(f"{net.name:>32} {policy:>8} {ratio:8.2f} {milliseconds:10.2f} ms", flush=True)
+            added, whole, ms = ratios_to_network(net, policy, repeats)
+            print(f"{net.name:>32}{policy:>8}{added:14.2f}{whole:15.2f}{ms:10.2f}", flush=True)
 
 
 def main() -> None:

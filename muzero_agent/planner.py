@@ -89,6 +89,7 @@ class LatentPlanner:
         tree = self._prepare(inference.latent, num_simulations)
         latents = self._latents  # [N + 1, B, *latent]
         by_node_and_row = latents.flatten(0, 1)
+        by_node = latents.unbind(0)
         row = np.arange(batch)
         device = latents.device
         discounts = np.full(batch, discount, np.float32)
@@ -100,7 +101,7 @@ class LatentPlanner:
             step = self.network.recurrent_inference(
                 by_node_and_row.index_select(0, index), torch.from_numpy(action).to(device)
             )
-            latents[simulation + 1] = step.latent
+            by_node[simulation + 1].copy_(step.latent)
             value, reward = h_inverse_numpy(_numpy(step.scalars))
             return RecurrentOutput(reward, discounts, _numpy(step.policy_logits), value)
 
@@ -202,4 +203,6 @@ def mix_value(
 
 
 def _numpy(x: Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(x.float().cpu().numpy())
+    if x.dtype is not torch.float32 or x.device.type != "cpu":
+        x = x.float().cpu()
+    return np.ascontiguousarray(x.numpy())

@@ -28,7 +28,7 @@ def test_h_undoes_its_inverse_in_double(y: float) -> None:
 @given(scalars)
 def test_numpy_and_torch_agree(y: float) -> None:
     expected = h_inverse(torch.tensor([y], dtype=torch.float32)).item()
-    assert h_inverse_numpy(np.array([y], np.float32))[0] == pytest.approx(expected, rel=1e-5)
+    assert h_inverse_numpy(np.array([y], np.float32))[0] == pytest.approx(expected, rel=3e-5, abs=1e-5)
 
 
 @given(scalars)
