@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import inspect
 import io
-import json
 import pathlib
 import warnings
-import zipfile
-import zlib
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -21,7 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.save_util import load_from_pkl, open_path
+from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.type_aliases import (
     GymEnv,
     MaybeCallback,
@@ -34,9 +31,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from muzero_agent.archive import describe, read_settings
 from muzero_agent.categorical import h_inverse
+from muzero_agent.checks import check_arguments, check_spaces, first_not_finite
 from muzero_agent.losses import Losses, Targets, muzero_loss
-from muzero_agent.planner import SEARCHES, Plan
+from muzero_agent.observations import add_batch_dimension, concatenate, row_of
+from muzero_agent.planner import Plan
 from muzero_agent.policies import (
     MASK_KEY,
     CnnPolicy,
@@ -163,7 +163,7 @@ class MuZero(OffPolicyAlgorithm):
             raise ValueError("env=None: give an environment; only `MuZero.load` works without one")
         if env is not None:
             env = maybe_make_env(env, verbose)
-            _check_spaces(env.observation_space, env.action_space)
+            check_spaces(env.observation_space, env.action_space)
         super().__init__(
             self._resolve_policy(policy, env),
             env,  # type: ignore[arg-type]
@@ -218,7 +218,7 @@ class MuZero(OffPolicyAlgorithm):
         return policy
 
     def _setup_model(self) -> None:
-        self._check_arguments()
+        check_arguments(vars(self))
         self.replay_buffer_kwargs = self._replay_settings()
         super()._setup_model()
         self.set_random_seed(self.seed)  # again: now the generators' owners exist
@@ -235,37 +235,6 @@ class MuZero(OffPolicyAlgorithm):
             "gamma": self.gamma,
             "priority_exponent": self.priority_exponent,
         }
-
-    def _check_arguments(self) -> None:
-        """Refuse what cannot work, before anything is built."""
-        frequency = self.train_freq
-        integers: dict[str, tuple[Any, int]] = {
-            name: (getattr(self, name), least)
-            for least, names in (
-                (1, "num_simulations unroll_steps td_steps batch_size buffer_size"),
-                (1, "max_num_considered_actions"),
-                (0, "reanalyse_ratio learning_starts"),
-                (-1, "gradient_steps"),
-            )
-            for name in names.split()
-        }
-        integers["train_freq"] = (frequency[0] if isinstance(frequency, tuple) else frequency, 1)
-        for name, (value, least) in integers.items():
-            if not (isinstance(value, int | np.integer) and value >= least):
-                raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
-        for name in ("gamma", "td_lambda", "target_decay", "dirichlet_fraction"):
-            if not 0.0 <= _number(getattr(self, name)) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: give a number in [0, 1]")
-        for name in ("value_coef", "consistency_coef", "priority_exponent"):
-            if not 0.0 <= _number(getattr(self, name)) < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)!r}: give a number of 0 or more")
-        if not _number(self.regret_tolerance) >= 0.0:
-            raise ValueError(f"regret_tolerance={self.regret_tolerance!r}: give 0 or more, or inf")
-        for name in ("max_grad_norm", "dirichlet_alpha"):
-            if not _number(getattr(self, name)) > 0.0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: give a number above 0")
-        if self.search not in SEARCHES:
-            raise ValueError(f"search={self.search!r}: choose one of {list(SEARCHES)}")
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the environment, torch, numpy and the generators of search and replay."""
@@ -309,7 +278,7 @@ class MuZero(OffPolicyAlgorithm):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is None:
             raise ValueError("this model has no environment: call `set_env` first")
-        self._check_arguments()  # attributes may have changed
+        check_arguments(vars(self))  # attributes may have changed
         self._configure_replay(self.replay_buffer)
         normalize = self._vec_normalize_env
         if (
@@ -408,7 +377,7 @@ class MuZero(OffPolicyAlgorithm):
         noise[:n_envs] = 1.0
         legal_now = np.ones((n_envs, self._num_actions), np.bool_) if legal is None else legal
         plan = self._configured_policy().plan(
-            _concatenate(obs, stored),
+            concatenate(obs, stored),
             legal_actions=np.concatenate([legal_now, stored_legal]),
             noise=noise,
             rng=self._rng,
@@ -436,7 +405,7 @@ class MuZero(OffPolicyAlgorithm):
         ended = np.flatnonzero(dones).tolist()
         ends: dict[int, Any] = {i: infos[i]["terminal_observation"] for i in ended}
         for i, last_obs in ends.items():
-            self._check_finite("observation", _add_batch_dimension(last_obs), env=i)
+            self._check_finite("observation", add_batch_dimension(last_obs), env=i)
         normalize = self._vec_normalize_env
         obs: Any = self._last_obs
         if normalize is not None:  # which clips what is infinite
@@ -445,7 +414,7 @@ class MuZero(OffPolicyAlgorithm):
         for i in range(self.n_envs):
             replay_buffer.add_step(
                 i,
-                _row(obs, i),
+                row_of(obs, i),
                 int(buffer_action[i]),
                 float(reward[i]),
                 decision.policy[i],
@@ -456,7 +425,7 @@ class MuZero(OffPolicyAlgorithm):
         for i, last_obs in ends.items():
             terminated = not infos[i].get("TimeLimit.truncated", False)
             value = 0.0 if terminated else self._value(last_obs)
-            legal = self.policy.legal_actions(_add_batch_dimension(last_obs), None)
+            legal = self.policy.legal_actions(add_batch_dimension(last_obs), None)
             stored = last_obs if normalize is None else normalize.unnormalize_obs(last_obs)
             replay_buffer.end_episode(
                 i,
@@ -597,7 +566,7 @@ class MuZero(OffPolicyAlgorithm):
         :param kwargs: arguments of the constructor that take the place of those saved, for instance
             `num_simulations=200`
         """
-        known = _read_settings(path).keys() | inspect.signature(cls).parameters
+        known = read_settings(path).keys() | inspect.signature(cls).parameters
         if "stats_window_size" in kwargs:  # the one attribute that is not named as its argument
             kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
         if not kwargs.keys() <= known:
@@ -627,17 +596,18 @@ class MuZero(OffPolicyAlgorithm):
             raise
         except Exception as error:
             raise ValueError(
-                f"{_name(path)} cannot be unpickled: give what `save_replay_buffer` wrote"
+                f"{describe(path)} cannot be unpickled: give what `save_replay_buffer` wrote"
             ) from error
         if not isinstance(replay, TrajectoryReplayBuffer):
             raise ValueError(
-                f"{_name(path)} holds {type(replay)}: give what `MuZero.save_replay_buffer` wrote"
+                f"{describe(path)} holds {type(replay)}: give what `MuZero.save_replay_buffer` "
+                "wrote"
             )
         for name in ("n_envs", "observation_space", "action_space"):
             if getattr(replay, name) != getattr(self, name):
                 raise ValueError(
-                    f"the replay in {_name(path)} has {name}={getattr(replay, name)} and the model "
-                    f"{getattr(self, name)}: load it into a model that was made with the same"
+                    f"the replay in {describe(path)} has {name}={getattr(replay, name)} and the "
+                    f"model {getattr(self, name)}: load it into a model that was made with the same"
                 )
         replay.check_valid()
         self._configure_replay(replay)
@@ -689,7 +659,7 @@ class MuZero(OffPolicyAlgorithm):
     def _value(self, obs: Observation) -> float:
         """The network's value of one observation."""
         inference = self.policy.target_network.initial_inference(
-            self._tensors(_add_batch_dimension(obs))
+            self._tensors(add_batch_dimension(obs))
         )
         return float(h_inverse(inference.scalars[0]))
 
@@ -710,124 +680,17 @@ class MuZero(OffPolicyAlgorithm):
 
     def _check_finite(self, what: str, data: Observation, env: int | None = None) -> None:
         """Raise before NaN or infinity reaches replay or networks."""
+        index = first_not_finite(data)
+        if index is None:
+            return
         advice = ""
         if self._vec_normalize_env is not None:
             advice = (
                 ". VecNormalize has it in its statistics already: wrap what it wraps into "
                 "VecCheckNan(..., raise_exception=True), and start with fresh or saved statistics"
             )
-        parts = data.values() if isinstance(data, dict) else [data]
-        for part in parts:
-            if part.dtype.kind == "f" and not np.isfinite(part).all():
-                bad = ~np.isfinite(part).reshape(len(part), -1).all(-1)
-                index = int(np.flatnonzero(bad)[0]) if env is None else env
-                raise ValueError(
-                    f"environment {index} gave a {what} that is not finite (NaN or infinity) at "
-                    f"step {self.num_timesteps}. Nothing of that step was stored: mend the "
-                    f"environment, or clean its output in a wrapper, and call `learn` again{advice}"
-                )
-
-
-def _row(obs: Any, i: int) -> Any:
-    """Observation i of a batch."""
-    return {key: part[i] for key, part in obs.items()} if isinstance(obs, dict) else obs[i]
-
-
-def _add_batch_dimension(obs: Any) -> Any:
-    if isinstance(obs, dict):
-        return {key: np.asarray(part)[None] for key, part in obs.items()}
-    return np.asarray(obs)[None]
-
-
-def _concatenate(first: Any, second: Any) -> Any:
-    if isinstance(first, dict):
-        return {key: np.concatenate([first[key], second[key]]) for key in first}
-    return np.concatenate([first, second])
-
-
-def _number(value: object) -> float:
-    """NaN, which is in no range, for what is not a number."""
-    return float(value) if isinstance(value, int | float | np.number) else np.nan
-
-
-def _check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-    """Refuse spaces that are not supported, and say what to do instead."""
-    if not isinstance(action_space, spaces.Discrete):
         raise ValueError(
-            f"action space {action_space}: MuZero needs a Discrete one; wrap the environment so "
-            "that each of its actions has a number (gymnasium.wrappers.TransformAction)"
+            f"environment {index if env is None else env} gave a {what} that is not finite (NaN or "
+            f"infinity) at step {self.num_timesteps}. Nothing of that step was stored: mend the "
+            f"environment, or clean its output in a wrapper, and call `learn` again{advice}"
         )
-    if action_space.start != 0:
-        raise ValueError(
-            f"action space {action_space}: actions must be numbered from 0; subtract `start` in a "
-            "wrapper (gymnasium.wrappers.TransformAction)"
-        )
-    supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-    parts = {"": observation_space}
-    if isinstance(observation_space, spaces.Dict):
-        parts = dict(observation_space.spaces)
-    for part in parts.values():
-        if not isinstance(part, supported):
-            raise ValueError(
-                f"observation space {part}: supported are Box, Discrete, MultiDiscrete, "
-                "MultiBinary and a flat Dict of these; flatten others with "
-                "gymnasium.wrappers.FlattenObservation"
-            )
-        if np.any(getattr(part, "start", 0)):
-            raise ValueError(
-                f"observation space {part}: values must count from 0; subtract `start` in a "
-                "wrapper (gymnasium.wrappers.TransformObservation)"
-            )
-        if isinstance(part, spaces.MultiDiscrete) and part.nvec.ndim != 1:
-            raise ValueError(
-                f"observation space {part}: a MultiDiscrete may have one dimension only; flatten "
-                "it in a wrapper (gymnasium.wrappers.FlattenObservation)"
-            )
-    if MASK_KEY in parts and parts[MASK_KEY].shape != (action_space.n,):
-        raise ValueError(
-            f"observation space: {MASK_KEY!r} is {parts[MASK_KEY]}, of the shape "
-            f"{parts[MASK_KEY].shape}; give {(int(action_space.n),)}, one entry for each action"
-        )
-
-
-def _name(path: object) -> str:
-    return f"the file {path}" if isinstance(path, str | pathlib.Path) else "the file"
-
-
-def _read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any]:
-    """The JSON in a file of `MuZero.save`; ValueError for any other. Nothing is unpickled."""
-    incomplete = "is not a zip archive, or is incomplete"
-    fault = incomplete
-    file = open_path(path, "r", suffix="zip")
-    position = file.tell()
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = {info.filename: info.header_offset for info in archive.infolist()}
-            if (damaged := archive.testzip()) is not None:
-                fault = f"is damaged: {damaged} in it does not match its checksum"
-            elif min(members.values(), default=0) > 0:
-                fault = incomplete  # what was found is an archive inside, of weights
-            elif any(name.endswith("/data.pkl") for name in members):
-                fault = "is of `torch.save`; `MlpPolicy.load` reads what `policy.save` wrote"
-            elif "data" not in members:
-                fault = f"is a zip archive of something else: it holds {list(members)[:5]}"
-            else:
-                settings = json.loads(archive.read("data"))
-                if not {"num_simulations", "unroll_steps"} <= set(settings):
-                    fault = "is the model of another algorithm"
-                elif "policy.pth" not in members:
-                    fault = "holds no weights"
-                else:
-                    return settings  # type: ignore[no-any-return]
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise ValueError(_advice(path, fault)) from error
-    finally:
-        if file is path:
-            file.seek(position)
-        else:
-            file.close()
-    raise ValueError(_advice(path, fault))
-
-
-def _advice(path: object, fault: str) -> str:
-    return f"{_name(path)} {fault}. `MuZero.load` reads what `save` of a MuZero model wrote"

@@ -1,0 +1,56 @@
+"""A look into a saved model before anything in it is unpickled."""
+
+from __future__ import annotations
+
+import io
+import json
+import pathlib
+import zipfile
+import zlib
+from typing import Any
+
+from stable_baselines3.common.save_util import open_path
+
+
+def describe(path: object) -> str:
+    """What to call a file in a message."""
+    return f"the file {path}" if isinstance(path, str | pathlib.Path) else "the file"
+
+
+def read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any]:
+    """The JSON in a file of `MuZero.save`; ValueError for any other. Nothing is unpickled."""
+    incomplete = "is not a zip archive, or is incomplete"
+    fault = incomplete
+    file = open_path(path, "r", suffix="zip")
+    position = file.tell()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = {info.filename: info.header_offset for info in archive.infolist()}
+            if (damaged := archive.testzip()) is not None:
+                fault = f"is damaged: {damaged} in it does not match its checksum"
+            elif min(members.values(), default=0) > 0:
+                fault = incomplete  # what was found is an archive inside, of weights
+            elif any(name.endswith("/data.pkl") for name in members):
+                fault = "is of `torch.save`; `MlpPolicy.load` reads what `policy.save` wrote"
+            elif "data" not in members:
+                fault = f"is a zip archive of something else: it holds {list(members)[:5]}"
+            else:
+                settings = json.loads(archive.read("data"))
+                if not {"num_simulations", "unroll_steps"} <= set(settings):
+                    fault = "is the model of another algorithm"
+                elif "policy.pth" not in members:
+                    fault = "holds no weights"
+                else:
+                    return settings  # type: ignore[no-any-return]
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise ValueError(_advice(path, fault)) from error
+    finally:
+        if file is path:
+            file.seek(position)
+        else:
+            file.close()
+    raise ValueError(_advice(path, fault))
+
+
+def _advice(path: object, fault: str) -> str:
+    return f"{describe(path)} {fault}. `MuZero.load` reads what `save` of a MuZero model wrote"

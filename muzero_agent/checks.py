@@ -1,0 +1,102 @@
+"""Bad input is refused here, with an error that names the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from muzero_agent.planner import SEARCHES
+from muzero_agent.policies import MASK_KEY
+from muzero_agent.types import Observation
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Refuse settings that cannot work, before anything is built.
+
+    :param given: arguments of `MuZero` by name
+    :raises ValueError: with the name of the setting, and what it may be
+    """
+    frequency = given["train_freq"]
+    integers: dict[str, tuple[Any, int]] = {
+        name: (given[name], least)
+        for least, names in (
+            (1, "num_simulations unroll_steps td_steps batch_size buffer_size"),
+            (1, "max_num_considered_actions"),
+            (0, "reanalyse_ratio learning_starts"),
+            (-1, "gradient_steps"),
+        )
+        for name in names.split()
+    }
+    integers["train_freq"] = (frequency[0] if isinstance(frequency, tuple) else frequency, 1)
+    for name, (value, least) in integers.items():
+        if not (isinstance(value, int | np.integer) and value >= least):
+            raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
+    for name in ("gamma", "td_lambda", "target_decay", "dirichlet_fraction"):
+        if not 0.0 <= _number(given[name]) <= 1.0:
+            raise ValueError(f"{name}={given[name]!r}: give a number in [0, 1]")
+    for name in ("value_coef", "consistency_coef", "priority_exponent"):
+        if not 0.0 <= _number(given[name]) < np.inf:
+            raise ValueError(f"{name}={given[name]!r}: give a number of 0 or more")
+    if not _number(given["regret_tolerance"]) >= 0.0:
+        raise ValueError(f"regret_tolerance={given['regret_tolerance']!r}: give 0 or more, or inf")
+    for name in ("max_grad_norm", "dirichlet_alpha"):
+        if not _number(given[name]) > 0.0:
+            raise ValueError(f"{name}={given[name]!r}: give a number above 0")
+    if given["search"] not in SEARCHES:
+        raise ValueError(f"search={given['search']!r}: choose one of {list(SEARCHES)}")
+
+
+def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    """Refuse spaces that are not supported, and say what to do instead."""
+    if not isinstance(action_space, spaces.Discrete):
+        raise ValueError(
+            f"action space {action_space}: MuZero needs a Discrete one; wrap the environment so "
+            "that each of its actions has a number (gymnasium.wrappers.TransformAction)"
+        )
+    if action_space.start != 0:
+        raise ValueError(
+            f"action space {action_space}: actions must be numbered from 0; subtract `start` in a "
+            "wrapper (gymnasium.wrappers.TransformAction)"
+        )
+    supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    parts = {"": observation_space}
+    if isinstance(observation_space, spaces.Dict):
+        parts = dict(observation_space.spaces)
+    for part in parts.values():
+        if not isinstance(part, supported):
+            raise ValueError(
+                f"observation space {part}: supported are Box, Discrete, MultiDiscrete, "
+                "MultiBinary and a flat Dict of these; flatten others with "
+                "gymnasium.wrappers.FlattenObservation"
+            )
+        if np.any(getattr(part, "start", 0)):
+            raise ValueError(
+                f"observation space {part}: values must count from 0; subtract `start` in a "
+                "wrapper (gymnasium.wrappers.TransformObservation)"
+            )
+        if isinstance(part, spaces.MultiDiscrete) and part.nvec.ndim != 1:
+            raise ValueError(
+                f"observation space {part}: a MultiDiscrete may have one dimension only; flatten "
+                "it in a wrapper (gymnasium.wrappers.FlattenObservation)"
+            )
+    if MASK_KEY in parts and parts[MASK_KEY].shape != (action_space.n,):
+        raise ValueError(
+            f"observation space: {MASK_KEY!r} is {parts[MASK_KEY]}, of the shape "
+            f"{parts[MASK_KEY].shape}; give {(int(action_space.n),)}, one entry for each action"
+        )
+
+
+def first_not_finite(data: Observation) -> int | None:
+    """The first row of a batch [B, ...] that holds NaN or infinity; None if there is none."""
+    for part in data.values() if isinstance(data, dict) else [data]:
+        if part.dtype.kind == "f" and not np.isfinite(part).all():
+            return int(np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(-1))[0])
+    return None
+
+
+def _number(value: object) -> float:
+    """NaN, which is in no range, for what is not a number."""
+    return float(value) if isinstance(value, int | float | np.number) else np.nan
