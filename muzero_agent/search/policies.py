@@ -13,7 +13,6 @@ from muzero_agent.search.sequential_halving import considered_visits_table
 from muzero_agent.search.tree import FEW_ACTIONS, Flags, Floats, Ints, Tree
 from muzero_agent.types import RecurrentFn, RecurrentOutput, RootOutput
 
-
 _TINY = np.finfo(np.float32).tiny
 _NONE = np.empty(0, np.float32)  # for what the other policy needs
 
