@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from muzero_agent.networks import MuZeroNetwork
+from muzero_agent.networks import MuZeroNetwork, Obs
 
 
 class Losses(NamedTuple):
@@ -59,8 +59,8 @@ def unroll(network: MuZeroNetwork, latent: Tensor, actions: Tensor) -> tuple[Ten
 
 def muzero_loss(
     network: MuZeroNetwork,
-    features: Tensor,
-    next_features: Tensor | None,
+    obs: Obs,
+    next_obs: Obs | None,
     targets: Targets,
     *,
     value_coef: float,
@@ -72,14 +72,14 @@ def muzero_loss(
     the unrolled latents with representations of the observations that really followed, through
     which no gradient flows.
 
-    :param features: features of the first observations [B, *features]
-    :param next_features: features of the K next observations [K * B, *features], step by step;
-        None leaves the consistency loss out.
+    :param obs: the first observations, preprocessed [B, ...]
+    :param next_obs: the K next observations, preprocessed [K * B, ...], step by step; None leaves
+        the consistency loss out.
     :param value_coef: weight of the value loss
     :param consistency_coef: weight of the consistency loss
     """
     batch, steps = targets.actions.shape
-    latents, reward_logits = unroll(network, network.representation(features), targets.actions)
+    latents, reward_logits = unroll(network, network.representation(obs), targets.actions)
     policy_logits, value_logits = network.prediction(latents.flatten(0, 1))
 
     step_weight = torch.full((steps + 1, 1), 1.0 / steps, device=latents.device)
@@ -104,10 +104,10 @@ def muzero_loss(
 
     total = policy + value_coef * value + reward
     consistency = torch.zeros((), device=latents.device)
-    if next_features is not None:
+    if next_obs is not None:
         predicted = network.predict_projection(network.project(latents[1:].flatten(0, 1)))
         with torch.no_grad():
-            target = network.project(network.representation(next_features))
+            target = network.project(network.representation(next_obs))
         similarity = functional.cosine_similarity(predicted, target).view(steps, batch)
         consistency = ((1.0 - similarity) * targets.consistency_mask.T * weight[1:]).sum()
         total = total + consistency_coef * consistency

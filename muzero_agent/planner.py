@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -170,7 +170,7 @@ def principal_variation(tree: Tree, row: int, action: int) -> list[int]:
     """The most visited line behind `action` at the root of a row, as far as it was searched."""
     nodes, slots = tree.nodes[row], tree.slots[row]
 
-    def children(node: int) -> NDArray[np.void]:
+    def children(node: int) -> Any:
         first = nodes[node]["first"]
         return slots[first : first + nodes[node]["num_children"]]
 
@@ -199,7 +199,8 @@ def mix_value(
     weight = np.where(visit_counts > 0, np.maximum(prior, np.finfo(np.float32).tiny), 0)
     mean = (weight * q_values).sum(-1) / weight.sum(-1)
     visits = visit_counts.sum(-1)
-    return ((raw_value + visits * mean) / (1 + visits)).astype(np.float32)
+    mixed: NDArray[np.float32] = ((raw_value + visits * mean) / (1 + visits)).astype(np.float32)
+    return mixed
 
 
 def _numpy(x: Tensor) -> NDArray[np.float32]:

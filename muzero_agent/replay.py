@@ -235,6 +235,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             for key, stored in self.obs.items():
                 stored[env, slot] = obs[key]
         else:
+            assert not isinstance(obs, dict)
             self.obs[env, slot] = obs
         self.player[env, slot] = player
         self.regret[env, slot] = 0.0
@@ -259,7 +260,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     def _ends(self, rows: Rows) -> NDArray[np.int64]:
         """Absolute number of the last row of each row's episode; open ones end at the newest."""
         last = self.last_row[rows.env, rows.row % self.capacity]
-        return np.minimum(last, self.head[rows.env] - 1)
+        ends: NDArray[np.int64] = np.minimum(last, self.head[rows.env] - 1)
+        return ends
 
     def sample_rows(self, batch_size: int) -> tuple[Rows, NDArray[np.float32]]:
         """Draw rows that have a successor, with their importance weights float32 [B].
@@ -307,8 +309,13 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             return {key: stored[rows.env, slot] for key, stored in self.obs.items()}
         return self.obs[rows.env, slot]
 
-    def value_targets(self, rows: Rows, num_targets: int) -> NDArray[np.float32]:
-        """Value targets float32 [B, num_targets] of the rows and of those after them."""
+    def value_targets(
+        self, rows: Rows, num_targets: int, env: VecNormalize | None = None
+    ) -> NDArray[np.float32]:
+        """Value targets float32 [B, num_targets] of the rows and of those after them.
+
+        :param env: normalises rewards if given
+        """
         ends = self._ends(rows)
         longest = int((ends - rows.row).max())
         horizon = max(num_targets - 1, 1, min(num_targets - 1 + self.td_steps, longest))
@@ -316,11 +323,14 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         row = rows.row[:, None] + offsets  # [B, T + 1]
         inside = row <= ends[:, None]
         slot = np.minimum(row, ends[:, None]) % self.capacity
-        env = rows.env[:, None]
-        values = self.value[env, slot]  # past the end the last state's, which stays as it is
+        index = rows.env[:, None], slot
+        values = self.value[index]  # past the end the last state's, which stays as it is
         moves = inside[:, 1:]  # the transition into this state exists
-        rewards = np.where(moves, self.reward[env, slot][:, :-1], np.float32(0))
-        player = self.player[env, slot]
+        rewards = self.reward[index][:, :-1]
+        if env is not None:
+            rewards = env.normalize_reward(rewards).astype(np.float32)
+        rewards = np.where(moves, rewards, np.float32(0))
+        player = self.player[index]
         # What is good for the player who moves next is bad for one who moves now (zero-sum).
         sign = np.where(player[:, 1:] == player[:, :-1], np.float32(1), np.float32(-1))
         discounts = np.where(moves, np.float32(self.gamma) * sign, np.float32(1))
@@ -331,7 +341,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             num_targets=num_targets,
             td_steps=self.td_steps,
             td_lambda=self.td_lambda,
-            on_policy=self._on_policy(env, slot[:, :-1]) | ~moves,
+            on_policy=self._on_policy(rows.env[:, None], slot[:, :-1]) | ~moves,
         )
 
     def _on_policy(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -362,9 +372,9 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         actions = np.where(moves, self.action[env_index, slot][:, :-1], random_actions)
         rewards = np.where(moves, self.reward[env_index, slot][:, :-1], np.float32(0))
         observations = self.observations_at(Rows(env_index, slot))
-        values = self.value_targets(rows, steps + 1)
+        values = self.value_targets(rows, steps + 1, env)
         if env is not None:
-            observations = env.normalize_obs(observations)  # type: ignore[arg-type]
+            observations = env.normalize_obs(observations)
             rewards = np.where(moves, env.normalize_reward(rewards), 0)
         return Batch(
             observations=self._tensors(observations),

@@ -52,7 +52,9 @@ class Chain(gym.Env[NDArray[np.float32], np.int64]):
     action_space: spaces.Discrete = spaces.Discrete(2)
 
     def _obs(self) -> NDArray[np.float32]:
-        return np.eye(self.length + 1, dtype=np.float32)[self.state]
+        one_hot = np.zeros(self.length + 1, np.float32)
+        one_hot[self.state] = 1
+        return one_hot
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -89,7 +91,7 @@ def test_identity(search: str) -> None:
     env = IdentityEnv(dim=4, ep_length=20)
     settings = FAST | {"learning_starts": 256}  # each action is tried in each state
     model = MuZero("MlpPolicy", env, gamma=0.5, search=search, **settings).learn(1000)
-    mean, _ = evaluate_policy(model, model.get_env(), n_eval_episodes=5)
+    mean, _ = evaluate_policy(model, env, n_eval_episodes=5)
     assert mean == 20
 
 

@@ -24,7 +24,8 @@ class Additive(MuZeroNetwork):
         self.c = nn.Parameter(torch.tensor(0.0))
 
     def representation(self, obs: Any) -> Tensor:
-        return self.w * obs
+        latent: Tensor = self.w * obs
+        return latent
 
     def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         latent = latent + self.c
@@ -86,7 +87,7 @@ def test_scale_gradient_is_the_identity_with_a_smaller_gradient() -> None:
     x = torch.tensor([1.5, -2.0], requires_grad=True)
     y = scale_gradient(x, 0.5)
     assert (y == x).all()
-    y.sum().backward()  # type: ignore[no-untyped-call]
+    y.sum().backward()
     assert x.grad is not None
     assert x.grad.tolist() == [0.5, 0.5]
 
@@ -137,7 +138,7 @@ def test_absorbing_states_train_value_and_reward_but_no_policy() -> None:
         values=torch.zeros(BATCH, STEPS + 1),
         rewards=torch.zeros(BATCH, STEPS),
     )
-    loss_of(network, wanted).total.backward()  # type: ignore[no-untyped-call]
+    loss_of(network, wanted).total.backward()
     gradient = network.transition_in.weight.grad
     assert gradient is not None
     assert gradient.abs().max() > 0
@@ -160,7 +161,7 @@ def test_consistency_sends_no_gradient_through_the_observed_side() -> None:
     first = torch.randn(BATCH, FEATURES)
     following = torch.randn(STEPS * BATCH, FEATURES, requires_grad=True)
     losses = muzero_loss(network, first, following, targets(), value_coef=0.0, consistency_coef=1.0)
-    losses.total.backward()  # type: ignore[no-untyped-call]
+    losses.total.backward()
     assert following.grad is None
     assert network.transition_in.weight.grad is not None
 
@@ -188,6 +189,6 @@ def test_the_loss_can_be_driven_to_its_floor() -> None:
     for _ in range(200):
         losses = loss_of(network, wanted)
         optimizer.zero_grad()
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()
         optimizer.step()
     assert loss_of(network, wanted).total.item() < 0.02

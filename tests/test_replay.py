@@ -261,7 +261,7 @@ def test_value_targets_stop_in_front_of_a_mistake(monkeypatch: pytest.MonkeyPatc
     replay.update_errors(rows_of(0), np.array([1.5], np.float32))  # mistakes cost more than 3
     regret = np.zeros((5, ACTIONS), np.float32)
     regret[2, 2], regret[3, 0] = 3.5, 2.5
-    policy, value = np.ones((5, ACTIONS), np.float32) / ACTIONS, np.full(5, 10, np.float32)
+    policy, value = np.full((5, ACTIONS), 1 / 3, np.float32), np.full(5, 10, np.float32)
     replay.update_search(rows_of(*range(5)), policy, value, regret)
     assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [12, 11, 10, 2]
 
@@ -289,7 +289,7 @@ def test_dict_observations() -> None:
     )
     for t in range(4):
         obs = {"a": np.array([t, t], np.float32), "b": np.array(t)}
-        replay.add_step(0, obs, 0, 0.0, np.ones(2, np.float32) / 2, 0.0, None, searched=True)
+        replay.add_step(0, obs, 0, 0.0, np.full(2, 0.5, np.float32), 0.0, None, searched=True)
     batch = replay.sample(5)
     assert isinstance(batch.observations, dict)
     assert batch.observations["a"].shape == (5, 3, 2)

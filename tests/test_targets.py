@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,7 @@ def n_step(values: Array, rewards: Array, discounts: Array, t: int, n: int) -> f
     for i in range(t, min(t + n, len(rewards))):
         total += factor * rewards[i]
         factor *= discounts[i]
-    return total + factor * values[min(t + n, len(rewards))]
+    return float(total + factor * values[min(t + n, len(rewards))])
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 12), num_targets=st.integers(1, 9))
@@ -66,7 +68,7 @@ def test_lambda_return_is_the_weighted_average_of_n_step_returns(
 
 def test_lambda_zero_is_the_one_step_target() -> None:
     values, rewards, discounts = window(0)
-    kwargs = {"num_targets": 4}
+    kwargs: dict[str, Any] = {"num_targets": 4}
     one_step = lambda_returns(values, rewards, discounts, td_steps=1, td_lambda=1.0, **kwargs)
     td_zero = lambda_returns(values, rewards, discounts, td_steps=6, td_lambda=0.0, **kwargs)
     np.testing.assert_allclose(td_zero, one_step, atol=1e-6)
@@ -86,7 +88,7 @@ def test_monte_carlo_needs_no_values_when_the_episode_terminates() -> None:
 def test_truncation_bootstraps_and_termination_does_not() -> None:
     values = np.array([[0, 0, 10]], np.float32)
     rewards = np.ones((1, 2), np.float32)
-    kwargs = {"num_targets": 1, "td_steps": 5, "td_lambda": 1.0}
+    kwargs: dict[str, Any] = {"num_targets": 1, "td_steps": 5, "td_lambda": 1.0}
     truncated = np.array([[0.9, 0.9]], np.float32)
     terminated = np.array([[0.9, 0.0]], np.float32)
     assert lambda_returns(values, rewards, truncated, **kwargs)[0, 0] == pytest.approx(10.0)
