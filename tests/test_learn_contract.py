@@ -385,6 +385,22 @@ def test_numpy_may_raise_on_everything(search: str, sure: bool) -> None:
         assert (model.replay_buffer.action[0, 20:40] == 1).mean() > 0.8
 
 
+class Sparse(Counting):
+    """Pays at the end of an episode alone."""
+
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, _, over, truncated, info = super().step(action)
+        return obs, float(over), over, truncated, info
+
+
+def test_numpy_may_raise_on_rewards_far_away() -> None:
+    """Discounted over 50 steps, this one is less than any float32 above 0."""
+    with np.errstate(all="raise"):
+        model = make(Sparse(50), gamma=0.1, td_lambda=1.0, learning_starts=103, reanalyse_ratio=0)
+        assert model.learn(108)._n_updates > 0
+    assert (model.replay_buffer.value[0, :100] == 0).all()
+
+
 # -- schedules and logs ----------------------------------------------------------------------------
 
 
@@ -523,6 +539,39 @@ def test_vecnormalize_in_the_replay_and_in_the_batch() -> None:
     assert float(batch.observations.abs().max()) <= env.clip_obs
     assert np.abs(normalised - raw).max() > 1
     assert batch.rewards.max() > 1
+
+
+class Halved(Counting):
+    """Observes what a VecNormalize would show that divides by two."""
+
+    def observe(self) -> Any:
+        return super().observe() / np.float32(2)
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+def test_learning_sees_what_vecnormalize_shows(truncates: bool) -> None:
+    """As if the environment itself gave normalised observations: all that is learned is equal."""
+
+    def wrapped(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        return TimeLimit(env, 4) if truncates else env
+
+    env = VecNormalize(
+        vectorised(wrapped(Counting(7)), wrapped(Counting(7))),
+        training=False,
+        norm_reward=False,
+        clip_obs=1e6,
+        epsilon=0.0,
+    )
+    statistics: Any = env.obs_rms
+    statistics.var[:] = 4.0
+    shown = make(env).learn(80)
+    given = make(vectorised(wrapped(Halved(7)), wrapped(Halved(7)))).learn(80)
+    assert shown._n_updates > 0
+    stored: Any = given.replay_buffer.obs
+    np.testing.assert_array_equal(shown.replay_buffer.obs, stored * 2)
+    for name, part in given.policy.state_dict().items():  # with the statistics of features
+        assert bool((shown.policy.state_dict()[name] == part).all()), name
+    np.testing.assert_array_equal(shown.replay_buffer.value, given.replay_buffer.value)
 
 
 def test_vecnormalize_of_rewards_warns_and_stores_them_as_they_are() -> None:
