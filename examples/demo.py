@@ -85,7 +85,7 @@ def learn(model: BaseAlgorithm, steps: int, out: Path) -> tuple[NDArray[Any], ND
     callback = EvalCallback(
         make_vec_env(ENV, 10, seed=1000),
         n_eval_episodes=10,
-        eval_freq=max(steps // 20 // model.n_envs, 1),
+        eval_freq=max(steps // 10 // model.n_envs, 1),
         log_path=str(out),
         verbose=0,
     )
@@ -107,13 +107,15 @@ def draw_curves(
     """The learning curves as a picture, with what a random policy gets."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for (name, (steps, returns)), colour in zip(curves.items(), (BLUE, ORANGE), strict=True):
-        axes.plot(steps, returns.mean(1), color=colour, linewidth=2, label=name)
+        axes.plot(
+            steps, returns.mean(1), color=colour, linewidth=2, marker="o", markersize=4, label=name
+        )
     axes.axhline(random, color=GREY, linestyle="--", linewidth=1.5, label="random policy")
     axes.set(
         xlabel="environment steps",
         ylabel="mean return of 10 greedy episodes",
         xlim=(0, None),
-        ylim=(0, BEST * 1.02),
+        ylim=(0, BEST * 1.03),
     )
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_title(title, loc="left")
@@ -158,12 +160,12 @@ def draw_frame(pixels: Any, step: int, plan: Plan) -> Image.Image:
     large, small = ImageFont.load_default(16), ImageFont.load_default(13)
     draw.text((12, 10), "MuZero plays CartPole", "black", large)
     draw.text((438, 10), f"step {step}", "black", large, anchor="ra")
-    draw.text((225, 246), "return expected after a push", GREY, small, anchor="ma")
+    draw.text((225, 241), "discounted return expected after a push", GREY, small, anchor="ma")
     for action, (inner, outer) in enumerate([(150, 120), (300, 330)]):
         colour = BLUE if action == plan.action[0] else LIGHT
-        draw.polygon([(inner, 262), (inner, 286), (outer, 274)], colour)
+        draw.polygon([(inner, 266), (inner, 290), (outer, 278)], colour)
         value = f"{plan.q_values[0, action]:.1f}"
-        draw.text((225 + (-30, 30)[action], 267), value, "black", small, anchor="ma")
+        draw.text((225 + (-30, 30)[action], 271), value, "black", small, anchor="ma")
     return picture
 
 
@@ -179,7 +181,7 @@ def main() -> None:
     say = Console(highlight=False).print
     started = time.perf_counter()
 
-    say(f"[bold]MuZero[/] learns {ENV} in {steps:,} steps, and shows itself 20 times on the way.")
+    say(f"[bold]MuZero[/] learns {ENV} in {steps:,} steps, and is looked at 10 times on the way.")
     muzero = MuZero("MlpPolicy", ENV, seed=seed)
     curves = {"MuZero": learn(muzero, steps, out / "muzero")}
 
