@@ -279,6 +279,7 @@ class MuZero(OffPolicyAlgorithm):
         if self.env is None:
             raise ValueError("this model has no environment: call `set_env` first")
         check_arguments(vars(self))  # attributes may have changed
+        self._convert_train_freq()
         self._configure_replay(self.replay_buffer)
         normalize = self._vec_normalize_env
         if (

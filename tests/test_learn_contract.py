@@ -311,6 +311,14 @@ def test_updates_come_as_often_as_they_were_ordered(settings: Any, updates: int)
     assert model.num_timesteps == 60
 
 
+def test_the_frequency_of_updates_can_be_changed_between_two_runs() -> None:
+    model = make(Counting(), learning_starts=20).learn(20)
+    model.train_freq = 1
+    model.gradient_steps = 2
+    model.learn(10, reset_num_timesteps=False)
+    assert model._n_updates == 20
+
+
 def test_updates_of_several_environments() -> None:
     env = vectorised(Counting(), Counting(), Counting())
     model = make(env, learning_starts=24, gradient_steps=-1).learn(60)
