@@ -199,6 +199,8 @@ class MuZero(OffPolicyAlgorithm):
         self.max_num_considered_actions = max_num_considered_actions
         self.dirichlet_fraction = dirichlet_fraction
         self.dirichlet_alpha = dirichlet_alpha
+        # Typical |value - target|; the search does not take smaller differences in earnest.
+        self.value_error = 0.0
         self._env_has_masks = False
         if _init_setup_model:
             self._setup_model()
@@ -255,6 +257,7 @@ class MuZero(OffPolicyAlgorithm):
         policy.search = self.search
         policy.discount = self.gamma
         policy.max_num_considered_actions = self.max_num_considered_actions
+        policy.min_q_range = 2.0 * self.value_error  # a difference has the error of two values
         policy.dirichlet_fraction = self.dirichlet_fraction
         policy.dirichlet_alpha = self.dirichlet_alpha
         return policy
@@ -462,6 +465,7 @@ class MuZero(OffPolicyAlgorithm):
             update_average(averages, parameters, 0)
             error = (losses.root_value - batch.values[:, 0]).abs()
             self.replay_buffer.update_errors(batch.rows, error.cpu().numpy())
+            self.value_error = self.replay_buffer.typical_error or 0.0
             history.append(torch.stack(losses[:5]).detach())
         self._n_updates += gradient_steps
         for average, buffer in zip(

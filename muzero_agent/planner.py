@@ -66,6 +66,7 @@ class LatentPlanner:
         noise: float | NDArray[np.float32] = 0.0,
         temperature: float = 1.0,
         max_num_considered_actions: int = 16,
+        min_q_range: float = 1e-8,
         dirichlet_fraction: float = 0.25,
         dirichlet_alpha: float = 0.3,
         variations: bool = False,
@@ -81,6 +82,8 @@ class LatentPlanner:
         :param noise: factor on the root's exploration noise, one for all or one a row [B]: Gumbel's
             scale, or a factor on the Dirichlet fraction; 0 searches without noise.
         :param temperature: of PUCT's draw among visit counts; Gumbel draws by its noise alone.
+        :param min_q_range: least range of Q values that Gumbel's search takes for a difference in
+            earnest: the typical error of values
         :param variations: whether to read the principal variations off the tree
         :raises ValueError: for a row without legal actions
         """
@@ -121,6 +124,7 @@ class LatentPlanner:
                 invalid_actions=invalid_actions,
                 max_num_considered_actions=max_num_considered_actions,
                 gumbel_scale=noise,
+                min_q_range=max(min_q_range, 1e-8),
                 rng=rng,
                 tree=tree,
             )

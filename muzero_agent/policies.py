@@ -94,6 +94,7 @@ class MuZeroPolicy(BasePolicy):
         search: str = "gumbel",
         discount: float = 0.997,
         max_num_considered_actions: int = 16,
+        min_q_range: float = 1e-8,
         dirichlet_fraction: float = 0.25,
         dirichlet_alpha: float = 0.3,
     ) -> None:
@@ -123,6 +124,7 @@ class MuZeroPolicy(BasePolicy):
         self.search = search
         self.discount = discount
         self.max_num_considered_actions = max_num_considered_actions
+        self.min_q_range = min_q_range
         self.dirichlet_fraction = dirichlet_fraction
         self.dirichlet_alpha = dirichlet_alpha
         self.rng = np.random.default_rng()
@@ -208,6 +210,7 @@ class MuZeroPolicy(BasePolicy):
             "search": self.search,
             "discount": self.discount,
             "max_num_considered_actions": self.max_num_considered_actions,
+            "min_q_range": self.min_q_range,
             "dirichlet_fraction": self.dirichlet_fraction,
             "dirichlet_alpha": self.dirichlet_alpha,
             "lr_schedule": self._dummy_schedule,
@@ -262,6 +265,7 @@ class MuZeroPolicy(BasePolicy):
             noise=noise,
             temperature=temperature,
             max_num_considered_actions=self.max_num_considered_actions,
+            min_q_range=self.min_q_range,
             dirichlet_fraction=self.dirichlet_fraction,
             dirichlet_alpha=self.dirichlet_alpha,
             variations=variations,
