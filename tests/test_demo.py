@@ -7,13 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from PIL import Image
 
 from muzero_agent import MuZero
-
-pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
-pytest.importorskip("pygame", reason="the extra `plots` is not installed")
-Image = pytest.importorskip("PIL.Image", reason="the extra `plots` is not installed")
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
 
@@ -47,15 +43,16 @@ def test_demo(tmp_path: Path) -> None:
         curve.load()
         assert curve.format == "PNG"
         assert min(curve.size) >= 400
-        assert len(curve.convert("RGB").getcolors(1 << 16)) > 10
+        assert len(curve.convert("RGB").getcolors(1 << 16) or []) > 10
     with Image.open(tmp_path / "episode.gif") as episode:
         assert episode.format == "GIF"
-        assert episode.n_frames == (length + 1) // 2
+        num_frames = getattr(episode, "n_frames", 1)
+        assert num_frames == (length + 1) // 2
         frames = set()
-        for frame in range(episode.n_frames):
+        for frame in range(num_frames):
             episode.seek(frame)
             frames.add(episode.convert("RGB").tobytes())
-        assert len(frames) == episode.n_frames
+        assert len(frames) == num_frames
 
 
 def test_demo_names_the_extra_that_is_missing() -> None:
