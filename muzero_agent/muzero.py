@@ -52,6 +52,7 @@ from muzero_agent.types import Observation
 
 SelfMuZero = TypeVar("SelfMuZero", bound="MuZero")
 
+DEFAULT_GAMMA = 0.997
 DEFAULT_LEARNING_RATE = LinearSchedule(start=1e-3, end=1e-4, end_fraction=1.0)
 
 
@@ -79,7 +80,7 @@ class MuZero(OffPolicyAlgorithm):
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of `MuZeroPolicy`
     :param env: environment, its id, or a VecEnv, whose environments are searched as one batch; None
-        for a model that is loaded to play
+        only inside `load`
     :param learning_rate: a number or a function of the remaining progress (1 to 0)
     :param buffer_size: states that the replay holds
     :param learning_starts: steps of uniformly random legal actions before search and learning
@@ -171,7 +172,7 @@ class MuZero(OffPolicyAlgorithm):
             buffer_size,
             learning_starts,
             batch_size,
-            gamma=0.997 if gamma is None else gamma,
+            gamma=DEFAULT_GAMMA if gamma is None else gamma,
             train_freq=train_freq,
             gradient_steps=gradient_steps,
             replay_buffer_class=TrajectoryReplayBuffer,
@@ -199,8 +200,6 @@ class MuZero(OffPolicyAlgorithm):
         self.max_num_considered_actions = max_num_considered_actions
         self.dirichlet_fraction = dirichlet_fraction
         self.dirichlet_alpha = dirichlet_alpha
-        # Typical |value - target|; the search does not take smaller differences in earnest.
-        self.value_error = 0.0
         self._env_has_masks = False
         if _init_setup_model:
             self._setup_model()
@@ -220,6 +219,8 @@ class MuZero(OffPolicyAlgorithm):
         return policy
 
     def _setup_model(self) -> None:
+        if self.gamma is None:  # given to `load`
+            self.gamma = DEFAULT_GAMMA
         check_arguments(vars(self))
         self.replay_buffer_kwargs = self._replay_settings()
         super()._setup_model()
@@ -257,7 +258,6 @@ class MuZero(OffPolicyAlgorithm):
         policy.search = self.search
         policy.discount = self.gamma
         policy.max_num_considered_actions = self.max_num_considered_actions
-        policy.min_q_range = 2.0 * self.value_error  # a difference has the error of two values
         policy.dirichlet_fraction = self.dirichlet_fraction
         policy.dirichlet_alpha = self.dirichlet_alpha
         return policy
@@ -415,6 +415,7 @@ class MuZero(OffPolicyAlgorithm):
         if normalize is not None:  # which clips what is infinite
             self._check_finite("observation", normalize.old_obs)
             obs, reward = self._last_original_obs, normalize.get_original_reward()
+            self._check_finite("reward", reward)
         for i in range(self.n_envs):
             replay_buffer.add_step(
                 i,
@@ -465,7 +466,7 @@ class MuZero(OffPolicyAlgorithm):
             update_average(averages, parameters, 0)
             error = (losses.root_value - batch.values[:, 0]).abs()
             self.replay_buffer.update_errors(batch.rows, error.cpu().numpy())
-            self.value_error = self.replay_buffer.typical_error or 0.0
+            policy.value_error.fill_(self.replay_buffer.typical_error or 0.0)
             history.append(torch.stack(losses[:5]).detach())
         self._n_updates += gradient_steps
         for average, buffer in zip(

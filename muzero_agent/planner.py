@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,10 +31,14 @@ class Plan(NamedTuple):
     principal_variation: list[list[int]]  # most visited line from each state, `action` first
 
     def regret(self) -> NDArray[np.float32]:
-        """By how much each action falls short of the best visited one: [B, A]; inf if unvisited."""
+        """By how much each action falls short of the best visited one: [B, A], 0 or more.
+
+        Unvisited actions count as `mixed_value`, as in Gumbel MuZero's completed Q values.
+        """
         visited = self.visit_counts > 0
         best = np.where(visited, self.q_values, -np.inf).max(-1, keepdims=True)
-        return np.where(visited, best - self.q_values, np.inf).astype(np.float32)
+        completed = np.where(visited, self.q_values, self.mixed_value[:, None])
+        return np.maximum(best - completed, 0).astype(np.float32)
 
 
 class LatentPlanner:
@@ -152,7 +156,7 @@ class LatentPlanner:
             improved_value=out.improved_value,
             mixed_value=mix_value(root.value, prior, out.q_values, out.visit_counts),
             principal_variation=(
-                [principal_variation(tree, i, int(out.action[i])) for i in range(batch)]
+                [tree.principal_variation(i, int(out.action[i])) for i in range(batch)]
                 if variations
                 else []
             ),
@@ -168,24 +172,6 @@ class LatentPlanner:
             self._latents = latent.new_empty(needed)
         self._latents[0] = latent
         return self._tree
-
-
-def principal_variation(tree: Tree, row: int, action: int) -> list[int]:
-    """The most visited line behind `action` at the root of a row, as far as it was searched."""
-    nodes, slots = tree.nodes[row], tree.slots[row]
-
-    def children(node: int) -> Any:
-        first = nodes[node]["first"]
-        return slots[first : first + nodes[node]["num_children"]]
-
-    line = [action]
-    searched = children(0)
-    node = int(searched["child"][searched["action"] == action][0])
-    while len(searched := children(node)):
-        best = searched[np.argmax(searched["visits"])]
-        line.append(int(best["action"]))
-        node = int(best["child"])
-    return line
 
 
 def mix_value(

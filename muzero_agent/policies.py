@@ -75,6 +75,8 @@ class MuZeroPolicy(BasePolicy):
 
     default_extractor: type[BaseFeaturesExtractor] | None = FlattenExtractor
 
+    value_error: Tensor
+
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -94,7 +96,6 @@ class MuZeroPolicy(BasePolicy):
         search: str = "gumbel",
         discount: float = 0.997,
         max_num_considered_actions: int = 16,
-        min_q_range: float = 1e-8,
         dirichlet_fraction: float = 0.25,
         dirichlet_alpha: float = 0.3,
     ) -> None:
@@ -124,7 +125,8 @@ class MuZeroPolicy(BasePolicy):
         self.search = search
         self.discount = discount
         self.max_num_considered_actions = max_num_considered_actions
-        self.min_q_range = min_q_range
+        # Typical |value - target|, told by training. Part of the state, for the search needs it.
+        self.register_buffer("value_error", torch.zeros(()))
         self.dirichlet_fraction = dirichlet_fraction
         self.dirichlet_alpha = dirichlet_alpha
         self.rng = np.random.default_rng()
@@ -210,7 +212,6 @@ class MuZeroPolicy(BasePolicy):
             "search": self.search,
             "discount": self.discount,
             "max_num_considered_actions": self.max_num_considered_actions,
-            "min_q_range": self.min_q_range,
             "dirichlet_fraction": self.dirichlet_fraction,
             "dirichlet_alpha": self.dirichlet_alpha,
             "lr_schedule": self._dummy_schedule,
@@ -265,7 +266,7 @@ class MuZeroPolicy(BasePolicy):
             noise=noise,
             temperature=temperature,
             max_num_considered_actions=self.max_num_considered_actions,
-            min_q_range=self.min_q_range,
+            min_q_range=2.0 * float(self.value_error),  # a difference has the error of two values
             dirichlet_fraction=self.dirichlet_fraction,
             dirichlet_alpha=self.dirichlet_alpha,
             variations=variations,

@@ -21,12 +21,11 @@ class Sweep:
 
     def rows(self, replay: TrajectoryReplayBuffer, num: int) -> Rows:
         """The next rows, at most `num` and at most all that are held."""
-        held = np.minimum(replay.head, replay.capacity)
+        held = np.minimum(replay.head, replay.capacity)  # the first slots of each ring
         bounds = np.cumsum(held)
         total = int(bounds[-1])
         num = min(num, total)
         flat = (self._next + np.arange(num)) % max(total, 1)
         self._next = int((self._next + num) % max(total, 1))
         env = np.searchsorted(bounds, flat, side="right")
-        row = (replay.head - held)[env] + flat - (bounds - held)[env]
-        return Rows(env, row)
+        return Rows(env, replay.absolute(env, flat - (bounds - held)[env]))

@@ -156,6 +156,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.typical_error: float | None = None  # running mean of |value - target|
         self.head = np.zeros(self.n_envs, np.int64)  # next absolute row to write
         self.start = np.zeros(self.n_envs, np.int64)  # first row of the open episode
+        self._num_transitions = 0  # rows held whose successor is held
         self.pos = 0
         self.full = False
         if self._allocated:
@@ -230,6 +231,11 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         if not self._allocated:
             self._allocate()
         slot = int(self.head[env] % self.capacity)
+        forgotten = self.head[env] - self.capacity
+        if forgotten >= 0 and self.last_row[env, slot] != forgotten:
+            self._num_transitions -= 1
+        if self.head[env] > self.start[env]:
+            self._num_transitions += 1
         if isinstance(self.obs, dict):
             assert isinstance(obs, dict)
             for key, stored in self.obs.items():
@@ -275,7 +281,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         if self.priority_exponent > 0:
             leaf, probability = self.priorities.sample(batch_size, self.rng)
             env, slot = np.divmod(leaf, self.capacity)
-            rows = Rows(env, self._absolute(env, slot))
+            rows = Rows(env, self.absolute(env, slot))
             weights = (held.sum() * probability) ** -self.priority_beta
             return rows, (weights / weights.max()).astype(np.float32)
         env = np.empty(batch_size, np.int64)
@@ -293,9 +299,9 @@ class TrajectoryReplayBuffer(ReplayBuffer):
 
     def can_sample(self) -> bool:
         """Whether a transition with both of its states is held."""
-        return self._allocated and bool((self.head > 1).any())
+        return self._num_transitions > 0
 
-    def _absolute(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.int64]:
+    def absolute(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.int64]:
         """The newest absolute row number that lies in each slot."""
         newest = self.head[env] - 1
         return newest - (newest - slot) % self.capacity
@@ -346,7 +352,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
 
     def _on_policy(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the newest search finds the actions taken as good as any, within tolerance."""
-        if self.typical_error is None:
+        if self.typical_error is None or math.isinf(self.regret_tolerance):
             return np.ones(slot.shape, np.bool_)
         on_policy: NDArray[np.bool_] = (
             self.regret[env, slot] <= self.regret_tolerance * self.typical_error

@@ -16,7 +16,6 @@ lambda = 0 or n = 1 the one-step target (Sutton & Barto, 2nd ed., eq. 12.3 and 1
 from __future__ import annotations
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 
@@ -63,9 +62,11 @@ def lambda_returns(
         decay = decay * on_policy
     steps = min(td_steps, horizon)
     padding = max(0, num_targets - 1 + steps - horizon)
-    delta = sliding_window_view(np.pad(delta, ((0, 0), (0, padding))), steps, axis=1)
-    decay = sliding_window_view(np.pad(decay, ((0, 0), (0, padding))), steps, axis=1)
-    correction = np.zeros((len(values), num_targets), np.float32)
+    # Time first: what one step of the recursion reads for all targets is one block of memory.
+    delta = np.pad(delta.T, ((0, padding), (0, 0)))  # [T + padding, B]
+    decay = np.pad(decay.T, ((0, padding), (0, 0)))
+    correction = np.zeros((num_targets, len(values)), np.float32)
     for i in range(steps - 1, -1, -1):
-        correction = delta[:, :num_targets, i] + decay[:, :num_targets, i] * correction
-    return values[:, :num_targets] + correction
+        correction *= decay[i : i + num_targets]
+        correction += delta[i : i + num_targets]
+    return values[:, :num_targets] + correction.T

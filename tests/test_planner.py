@@ -135,6 +135,16 @@ def test_the_mixed_value_weighs_searched_q_values_by_the_prior() -> None:
     assert mixed[0] == pytest.approx((6 + 4 * 16) / 5)
 
 
+def test_regret_is_the_distance_to_the_best_action_that_was_visited() -> None:
+    """Unvisited actions count as the mixed value, not as infinitely bad."""
+    found = plan(network(), torch.randn(1, 4))._replace(
+        q_values=np.array([[5.0, 2.0, 0.0]], np.float32),
+        visit_counts=np.array([[3, 1, 0]], np.int32),
+        mixed_value=np.array([4.0], np.float32),
+    )
+    assert found.regret().tolist() == [[0.0, 3.0, 1.0]]
+
+
 def test_the_mixed_value_survives_a_prior_of_zero() -> None:
     mixed = mix_value(
         np.zeros(1, np.float32),

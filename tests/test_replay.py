@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from muzero_agent.reanalyse import Sweep
 from muzero_agent.replay import Rows, TrajectoryReplayBuffer
 
 ACTIONS = 3
@@ -270,6 +271,44 @@ def test_every_state_is_stored_once() -> None:
     replay = make(buffer_size=1000)
     add_episode(replay, 10)
     assert replay.size() == 11
+
+
+def test_states_without_successors_cannot_be_drawn() -> None:
+    """Episodes interrupted after a step: nothing to learn from, and nothing to wait for."""
+    replay = make(buffer_size=8)
+    for start in range(20):
+        add_episode(replay, 1, start=10.0 * start, end="open")
+        replay.close_open_episodes()
+        assert not replay.can_sample()
+    with pytest.raises(RuntimeError, match="collect steps"):
+        replay.sample(2)
+    add_episode(replay, 1)
+    assert replay.can_sample()
+    assert (replay.sample_rows(8)[0].row == 20).all()
+    for _ in range(replay.capacity):
+        add_episode(replay, 1, end="open")
+        replay.close_open_episodes()
+    assert not replay.can_sample()
+
+
+def test_no_tolerance_is_wide_enough_to_stop_at_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = make(regret_tolerance=np.inf)
+    add_episode(replay, 3)
+    replay.update_errors(rows_of(0), np.zeros(1, np.float32))
+    assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [3, 2, 1, 0]
+
+
+def test_a_sweep_visits_every_state_equally_often() -> None:
+    replay, sweep = make(buffer_size=60, n_envs=2), Sweep()
+    visits = np.zeros((2, 400), np.int64)
+    for step in range(300):
+        for env in range(2):
+            add_episode(replay, 1, env=env, start=float(step), end="open")
+        rows = sweep.rows(replay, 8)
+        visits[rows.env, rows.row] += 1
+    settled = visits[:, 100:250]  # written and forgotten while the ring was full
+    assert settled.min() >= 3
+    assert settled.max() <= 5  # 8 a step over 60 states: each 4 times in its life of 30 steps
 
 
 def test_memory_is_allocated_on_first_use() -> None:

@@ -138,9 +138,9 @@ def gumbel_muzero_policy(
     :param maxvisit_init: see above
     :param rescale_values: scale the completed Q values of a node to [0, 1] first
     :param use_mixed_value: complete Q with the mix of the node's raw value and the visited Q values
+        (appendix D), else with the raw value
     :param min_q_range: > 0, least range by which Q values are divided when they are rescaled. With
         the error of the values here, differences that are mere noise do not overrule the prior.
-        (appendix D), else with the raw value
 
     The other parameters and the errors are those of `muzero_policy`.
     """
