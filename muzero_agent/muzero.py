@@ -219,8 +219,6 @@ class MuZero(OffPolicyAlgorithm):
         return policy
 
     def _setup_model(self) -> None:
-        if self.gamma is None:  # given to `load`
-            self.gamma = DEFAULT_GAMMA
         check_arguments(vars(self))
         self.replay_buffer_kwargs = self._replay_settings()
         super()._setup_model()
@@ -580,6 +578,8 @@ class MuZero(OffPolicyAlgorithm):
                 f"load() knows no {sorted(kwargs.keys() - known)}; choose among "
                 f"{sorted(name for name in known if not name.startswith('_'))}"
             )
+        if "gamma" in kwargs and kwargs["gamma"] is None:
+            kwargs["gamma"] = DEFAULT_GAMMA
         return super().load(
             path, env, device, custom_objects, print_system_info, force_reset, **kwargs
         )

@@ -38,7 +38,8 @@ class Plan(NamedTuple):
         visited = self.visit_counts > 0
         best = np.where(visited, self.q_values, -np.inf).max(-1, keepdims=True)
         completed = np.where(visited, self.q_values, self.mixed_value[:, None])
-        return np.maximum(best - completed, 0).astype(np.float32)
+        regret: NDArray[np.float32] = np.maximum(best - completed, 0).astype(np.float32)
+        return regret
 
 
 class LatentPlanner:
