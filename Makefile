@@ -27,7 +27,7 @@ demo: $(STAMP) ## Train CartPole, compare with PPO, draw the learning curve and 
 	$(PY) examples/demo.py
 
 test: $(STAMP) ## Run the fast tests
-	$(PYTEST) --durations=15
+	$(PYTEST) -m "not slow" --durations=15
 
 test-slow: $(STAMP) ## Run the slow tests and write their result into tests/SLOW_RESULTS.md
 	$(PYTEST) -m slow --timeout=3600 --durations=0 --record-results=tests/SLOW_RESULTS.md
