@@ -36,7 +36,6 @@ SETTINGS = np.dtype(
         ("keep_all", np.int32),  # every node has a slot for each of its actions
         ("rescale_values", np.int32),
         ("use_mixed_value", np.int32),
-        ("min_q_range", np.float32),
         ("value_scale", np.float32),
         ("maxvisit_init", np.float32),
     ],
@@ -60,6 +59,7 @@ class _Scratch(NamedTuple):
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
+_WITHIN = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # compiles sooner
 _cache = True
 
 
@@ -88,21 +88,21 @@ def _entry(*signature: Any) -> Callable[[Callable[..., Any]], Callable[..., int]
 
 
 def _inner(function: _F) -> _F:
-    """Compile into the entry points."""
+    """Compile into the entry points, not to be called from Python."""
     # said outright, since numba otherwise takes fastmath over from the first caller that it sees
-    compiled: _F = numba.njit(fastmath=False, **_OPTIONS)(function)
+    compiled: _F = numba.njit(fastmath=False, **_WITHIN)(function)
     return compiled
 
 
 def _fused(function: _F) -> _F:
     """The same where a product may enter a sum unrounded; the order stays, `_exp` relies on it."""
-    compiled: _F = numba.njit(fastmath={"contract"}, **_OPTIONS)(function)
+    compiled: _F = numba.njit(fastmath={"contract"}, **_WITHIN)(function)
     return compiled
 
 
 def _reducing(function: _F) -> _F:
     """The same for sums, minima and maxima without NaN, in any order, thus in vector registers."""
-    compiled: _F = numba.njit(fastmath={"nnan", "nsz", "reassoc"}, **_OPTIONS)(function)
+    compiled: _F = numba.njit(fastmath={"nnan", "nsz", "reassoc"}, **_WITHIN)(function)
     return compiled
 
 
@@ -272,7 +272,7 @@ def _completion(node, slots, settings):
             mixed = (mixed + (visits - _ONE) * (weighted / mass)) / visits
         low = min(low, mixed)
         high = max(high, mixed)
-    span = max(high - low, settings.min_q_range)
+    span = max(high - low, _EPSILON)
     if not settings.rescale_values:
         low, span = _ZERO, _ONE
     scale = (settings.maxvisit_init + np.float32(most)) * settings.value_scale

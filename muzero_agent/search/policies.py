@@ -119,7 +119,6 @@ def gumbel_muzero_policy(
     maxvisit_init: float = 50.0,
     rescale_values: bool = True,
     use_mixed_value: bool = True,
-    min_q_range: float = 1e-8,
     max_depth: int | None = None,
     rng: np.random.Generator | None = None,
     tree: Tree | None = None,
@@ -139,8 +138,6 @@ def gumbel_muzero_policy(
     :param rescale_values: scale the completed Q values of a node to [0, 1] first
     :param use_mixed_value: complete Q with the mix of the node's raw value and the visited Q values
         (appendix D), else with the raw value
-    :param min_q_range: > 0, least range by which Q values are divided when they are rescaled. With
-        the error of the values here, differences that are mere noise do not overrule the prior.
 
     The other parameters and the errors are those of `muzero_policy`.
     """
@@ -151,9 +148,6 @@ def gumbel_muzero_policy(
     settings["maxvisit_init"] = maxvisit_init
     settings["rescale_values"] = rescale_values
     settings["use_mixed_value"] = use_mixed_value
-    if not min_q_range > 0:
-        raise ValueError(f"min_q_range is {min_q_range}; give a number above 0")
-    settings["min_q_range"] = min_q_range
     scale = _per_row("gumbel_scale", gumbel_scale, size)
     if max_num_considered_actions < 1:
         raise ValueError(
@@ -211,15 +205,17 @@ def _search(
         )  # fmt: skip
 
     status = advance(-1, RecurrentOutput(value, value, order, value))
-    as_given = True
+    conforms = True
     for simulation in range(num_simulations):
         output = recurrent_fn(simulation, *steps[simulation])
-        if as_given:
+        if simulation == 0:
+            conforms = _conforms(output)
+        if conforms:
             try:
                 status = advance(simulation, output)
-            except TypeError:  # other types or layouts than those that the kernel is compiled for
-                as_given = False
-        if not as_given:
+            except TypeError:  # unlike the first: as slow as 200 conversions, but nobody does it
+                conforms = False
+        if not conforms:
             output = _conformed(output, size, num_actions)
             status = advance(simulation, output)
         if status != kernels.FINE:
@@ -343,40 +339,48 @@ def _per_row(name: str, value: ArrayLike, size: int, most: float = np.inf) -> Fl
     return rows
 
 
+def _conforms(output: RecurrentOutput) -> bool:
+    """Has it the types and layouts that the kernels are compiled for?"""
+    floats: tuple[Any, ...] = (output.reward, output.discount, output.prior_logits, output.value)
+    terminal: Any = output.terminal
+    return all(
+        isinstance(array, np.ndarray) and array.dtype == np.float32 and array.flags.carray
+        for array in floats
+    ) and (terminal is None or isinstance(terminal, np.ndarray))
+
+
 def _conformed(output: RecurrentOutput, size: int, num_actions: int) -> RecurrentOutput:
-    """The same with the types, shapes and layouts that the kernels are compiled for."""
+    """The same in these types and layouts: what conforms by itself is not copied."""
 
-    def floats(name: str) -> Floats:
-        numbers = _floats(f"recurrent_fn's {name}", getattr(output, name))
-        return np.require(numbers, requirements=["C", "W"])
-
-    conformed = RecurrentOutput(
-        floats("reward"),
-        floats("discount"),
-        floats("prior_logits"),
-        floats("value"),
-        None if output.terminal is None else np.require(output.terminal, requirements=["C", "W"]),
-    )
-    _check_shapes(conformed, size, num_actions)
-    return conformed
-
-
-def _check_shapes(output: RecurrentOutput, size: int, num_actions: int) -> None:
-    for name, array in output._asdict().items():
+    def conform(name: str, array: ArrayLike) -> NDArray[Any]:
+        numbers, dtype = np.asarray(array), np.bool_ if name == "terminal" else np.float32
+        if numbers.dtype.kind != np.dtype(dtype).kind:
+            expected = np.dtype(dtype).name
+            raise ValueError(f"recurrent_fn returned {name} as {numbers.dtype}; give {expected}")
         shape = (size, num_actions) if name == "prior_logits" else (size,)
-        if array is not None and array.shape != shape:
-            raise ValueError(f"recurrent_fn returned {name} of shape {array.shape}; give {shape}")
-    if output.terminal is not None and output.terminal.dtype != np.bool_:
-        raise ValueError(f"recurrent_fn returned terminal as {output.terminal.dtype}; give bool")
+        if numbers.shape != shape:
+            raise ValueError(f"recurrent_fn returned {name} of shape {numbers.shape}; give {shape}")
+        if numbers.dtype == dtype and numbers.flags.carray:
+            return numbers
+        return np.array(numbers, dtype, order="C")
+
+    terminal = output.terminal
+    return RecurrentOutput(
+        conform("reward", output.reward),
+        conform("discount", output.discount),
+        conform("prior_logits", output.prior_logits),
+        conform("value", output.value),
+        None if terminal is None else conform("terminal", terminal),
+    )
 
 
 def _bad_output(
     status: int, simulation: int, output: RecurrentOutput, size: int, num_actions: int
 ) -> ValueError:
-    """What the kernel found wrong with an output of recurrent_fn."""
+    """What the kernel found wrong with an output of recurrent_fn. (May raise it by itself.)"""
     what, row = status & ((1 << kernels.STATUS_BITS) - 1), status >> kernels.STATUS_BITS
     if what == kernels.BAD_SHAPE:
-        _check_shapes(output, size, num_actions)
+        _conformed(output, size, num_actions)
     name = {
         kernels.BAD_REWARD: "reward",
         kernels.BAD_DISCOUNT: "discount",

@@ -77,7 +77,7 @@ def test_bad_options(policy: Any, keywords: dict[str, Any], message: str) -> Non
         ("discount", lambda x: x[:2], r"discount of shape \(2,\); give \(3,\)"),
         ("prior_logits", lambda x: x[:, :3], r"prior_logits of shape \(3, 3\); give \(3, 4\)"),
         ("prior_logits", lambda x: x.T.copy(), r"prior_logits of shape \(4, 3\); give \(3, 4\)"),
-        ("value", lambda x: x.astype(int), "value is int64; give float32"),
+        ("value", lambda x: x.astype(int), "value as int64; give float32"),
         ("value", lambda x: np.float32(1), r"value of shape \(\); give \(3,\)"),
         ("terminal", lambda _: np.zeros(3), "terminal as float64; give bool"),
         ("terminal", lambda _: np.zeros(2, np.bool_), r"terminal of shape \(2,\); give \(3,\)"),

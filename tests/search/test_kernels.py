@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,15 +16,22 @@ from muzero_agent.search import kernels as typed_kernels
 from muzero_agent.search.tree import NODE, SLOT
 
 kernels: Any = typed_kernels  # numba's functions have no types
+njit: Any = numba.njit
+expand = njit(kernels._expand.py_func)
+
+
+@njit
+def exponentials(x: Any, out: Any) -> Any:
+    return kernels._exponentials(x, np.float32(0), out)
 
 
 def test_exponential() -> None:
     x = -np.geomspace(1e-8, 86.9, 100_001, dtype=np.float32)
     out = np.empty_like(x)
-    kernels._exponentials(x, np.float32(0), out)
+    exponentials(x, out)
     np.testing.assert_allclose(out, np.exp(x.astype(np.float64)), rtol=2e-7)
     edges = np.array([0.0, -0.0, -87.1, -1000, -np.inf], np.float32)
-    kernels._exponentials(edges, np.float32(0), out[:5])
+    exponentials(edges, out[:5])
     assert out[:5].tolist() == [1, 1, 0, 0, 0]
 
 
@@ -31,7 +39,7 @@ def expanded(logits: NDArray[np.float32], capacity: int, keep_all: bool) -> tupl
     nodes, slots = np.zeros(1, NODE), np.zeros(logits.size, SLOT)
     floats, ints = np.zeros((2, logits.size), np.float32), np.zeros((2, logits.size), np.int32)
     scratch = kernels._Scratch(floats[0], floats[1], ints[0], ints[1])
-    status = kernels._expand(nodes[0], slots, logits, capacity, keep_all, scratch)
+    status = expand(nodes[0], slots, logits, capacity, keep_all, scratch)
     assert status == kernels.FINE
     return nodes[0], slots[: nodes[0]["num_slots"]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from muzero_agent.search import kernels as typed_kernels
 from muzero_agent.search.tree import NODE, SLOT
 
 kernels: Any = typed_kernels  # numba's functions have no types
+njit: Any = numba.njit
 
 
 def search(policy: Any, logits: NDArray[np.floating], num_simulations: int, **keywords: Any) -> Any:
@@ -88,18 +90,20 @@ def node_of_two(logits: list[float]) -> tuple[Any, Any]:
 def test_puct_prefers_a_visited_action_to_an_equal_unvisited_one() -> None:
     node, slots = node_of_two([0.0, 0.0])
     slots["q"], slots["prior"] = [1.0, 0.0], [0.5, 0.75]
+    select_puct = njit(kernels._select_puct.py_func)
     explore = np.full(3, 2, np.float32)  # 1 + 2 * 0.5 / 2 = 2 * 0.75
-    assert kernels._select_puct(node, slots, explore) == 0
+    assert select_puct(node, slots, explore) == 0
     slots[1]["prior"] = 0.75001
-    assert kernels._select_puct(node, slots, explore) == 1
+    assert select_puct(node, slots, explore) == 1
 
 
 def test_gumbel_prefers_a_visited_action_to_an_equal_unvisited_one() -> None:
     node, slots = node_of_two([0.0, -np.log(2)])
     node["visits"], node["suffix"] = 4, 2.0  # p = 1/2 - 1/4 = 1/4
+    select_improved = njit(kernels._select_improved.py_func)
     settings = np.zeros(1, kernels.SETTINGS)
     settings["num_actions"] = 2
     scores = np.zeros(2, np.float32)
-    assert kernels._select_improved(node, slots, settings[0], scores) == 0
+    assert select_improved(node, slots, settings[0], scores) == 0
     slots[1]["logit"] += 1e-4
-    assert kernels._select_improved(node, slots, settings[0], scores) == 1
+    assert select_improved(node, slots, settings[0], scores) == 1
