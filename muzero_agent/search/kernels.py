@@ -36,6 +36,7 @@ SETTINGS = np.dtype(
         ("keep_all", np.int32),  # every node has a slot for each of its actions
         ("rescale_values", np.int32),
         ("use_mixed_value", np.int32),
+        ("min_q_range", np.float32),
         ("value_scale", np.float32),
         ("maxvisit_init", np.float32),
     ],
@@ -272,7 +273,7 @@ def _completion(node, slots, settings):
             mixed = (mixed + (visits - _ONE) * (weighted / mass)) / visits
         low = min(low, mixed)
         high = max(high, mixed)
-    span = max(high - low, _EPSILON)
+    span = max(high - low, settings.min_q_range)
     if not settings.rescale_values:
         low, span = _ZERO, _ONE
     scale = (settings.maxvisit_init + np.float32(most)) * settings.value_scale

@@ -119,6 +119,7 @@ def gumbel_muzero_policy(
     maxvisit_init: float = 50.0,
     rescale_values: bool = True,
     use_mixed_value: bool = True,
+    min_q_range: float = 1e-8,
     max_depth: int | None = None,
     rng: np.random.Generator | None = None,
     tree: Tree | None = None,
@@ -138,6 +139,8 @@ def gumbel_muzero_policy(
     :param rescale_values: scale the completed Q values of a node to [0, 1] first
     :param use_mixed_value: complete Q with the mix of the node's raw value and the visited Q values
         (appendix D), else with the raw value
+    :param min_q_range: > 0, least range by which Q values are divided when they are rescaled. With
+        the error of the values here, differences that are mere noise do not overrule the prior.
 
     The other parameters and the errors are those of `muzero_policy`.
     """
@@ -148,6 +151,9 @@ def gumbel_muzero_policy(
     settings["maxvisit_init"] = maxvisit_init
     settings["rescale_values"] = rescale_values
     settings["use_mixed_value"] = use_mixed_value
+    if not min_q_range > 0:
+        raise ValueError(f"min_q_range is {min_q_range}; give a number above 0")
+    settings["min_q_range"] = min_q_range
     scale = _per_row("gumbel_scale", gumbel_scale, size)
     if max_num_considered_actions < 1:
         raise ValueError(

@@ -173,6 +173,7 @@ class GumbelOracle(Oracle):
     maxvisit_init = 50.0
     rescale_values = True
     use_mixed_value = True
+    min_q_range = 1e-8
     max_num_considered_actions = 16
 
     def completed_q(self, node: int) -> Floats:
@@ -189,7 +190,7 @@ class GumbelOracle(Oracle):
     def sigma(self, node: int) -> Floats:
         q = self.completed_q(node)
         if self.rescale_values:
-            q = (q - q.min()) / max(q.max() - q.min(), 1e-8)
+            q = (q - q.min()) / max(q.max() - q.min(), self.min_q_range)
         most = self.nodes[node].child_visits.max()
         return np.asarray((self.maxvisit_init + most) * self.value_scale * q)
 
@@ -207,7 +208,7 @@ class GumbelOracle(Oracle):
 
     def tolerance(self, node: int) -> float:
         q = self.completed_q(node)
-        span = max(np.ptp(q), 1e-8) if self.rescale_values else 1.0
+        span = max(np.ptp(q), self.min_q_range) if self.rescale_values else 1.0
         scale = (self.maxvisit_init + self.nodes[node].child_visits.max()) * self.value_scale
         return float(1e-5 + 1e-6 * scale * np.abs(q).max() / span)
 

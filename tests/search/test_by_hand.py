@@ -99,6 +99,14 @@ def test_gumbel_scales_by_its_parameters() -> None:
     assert out.action_weights[0, 0] == pytest.approx(1 / (1 + math.exp(-(3 + 1) * 2 * 0.5)))
 
 
+def test_gumbel_does_not_magnify_differences_below_the_least_range() -> None:
+    """Q 0.5 and 0: rescaled they would be 5.1 logits apart, in a range of at least 2 a quarter."""
+    out = gumbel(root(2), bandit([0.5, 0.0]), 2, min_q_range=2.0)
+    assert out.action_weights[0, 0] == pytest.approx(1 / (1 + math.exp(-5.1 / 4)))
+    with pytest.raises(ValueError, match="min_q_range is 0"):
+        gumbel(root(2), bandit([0.5, 0.0]), 2, min_q_range=0.0)
+
+
 def test_values_add_up_along_a_line() -> None:
     # One action only: values 0.5 at the root, then 1 each, reward 1, discount 0.5.
     # Backed up: 0.5; 1 + 0.5 * 1 = 1.5; 1 + 0.5 * 1.5 = 1.75.

@@ -107,6 +107,7 @@ def test_puct(model: Tabular) -> None:
             "maxvisit_init": st.sampled_from([0.0, 50.0]),
             "rescale_values": st.booleans(),
             "use_mixed_value": st.booleans(),
+            "min_q_range": st.sampled_from([0.01, 1.0, 10.0]),
         },
     ),
 )
