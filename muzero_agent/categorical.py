@@ -77,16 +77,21 @@ class Support(nn.Module):
         step = 2.0 * self.bound / (self.size - 1)
         return ((h(x) + self.bound) / step).clamp(0.0, self.size - 1.0)
 
-    def two_hot(self, x: Tensor) -> Tensor:
-        """Distributions [..., size] with their mass on the two atoms next to h(x)."""
+    def bracket(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The two atoms next to h(x), int64 [..., 2], and the mass of the upper one [...]."""
         position = self.position(x)
         lower = position.floor().clamp(max=self.size - 2.0)
-        upper_mass = (position - lower).unsqueeze(-1)
-        target = torch.zeros(*x.shape, self.size, dtype=x.dtype, device=x.device)
         index = lower.long().unsqueeze(-1)
-        target.scatter_(-1, index, 1.0 - upper_mass)
-        return target.scatter_(-1, index + 1, upper_mass)
+        return torch.cat((index, index + 1), -1), position - lower
+
+    def two_hot(self, x: Tensor) -> Tensor:
+        """Distributions [..., size] with their mass on the two atoms next to h(x)."""
+        index, upper_mass = self.bracket(x)
+        target = torch.zeros(*x.shape, self.size, dtype=x.dtype, device=x.device)
+        return target.scatter_(-1, index, torch.stack((1.0 - upper_mass, upper_mass), -1))
 
     def cross_entropy(self, logits: Tensor, x: Tensor) -> Tensor:
         """-sum(two_hot(x) log softmax(logits)): [...] of logits [..., size] and scalars [...]."""
-        return -(self.two_hot(x) * torch.log_softmax(logits, -1)).sum(-1)
+        index, upper_mass = self.bracket(x)
+        lower, upper = torch.log_softmax(logits, -1).gather(-1, index).unbind(-1)
+        return -torch.lerp(lower, upper, upper_mass)

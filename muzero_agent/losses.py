@@ -107,8 +107,10 @@ def muzero_loss(
     if next_obs is not None:
         predicted = network.predict_projection(network.project(latents[1:].flatten(0, 1)))
         with torch.no_grad():
-            target = network.project(network.representation(next_obs))
-        similarity = functional.cosine_similarity(predicted, target).view(steps, batch)
+            target = functional.normalize(network.project(network.representation(next_obs)))
+        # The cosine, with one division a row and not one a feature.
+        similarity = (predicted * target).sum(-1) / predicted.norm(dim=-1).clamp_min(1e-8)
+        similarity = similarity.view(steps, batch)
         consistency = ((1.0 - similarity) * targets.consistency_mask.T * weight[1:]).sum()
         total = total + consistency_coef * consistency
 

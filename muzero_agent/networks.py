@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from muzero_agent.categorical import Support
 
@@ -123,11 +124,8 @@ class SimNorm(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
-        # torch's softmax is several times slower than its parts over so short a dimension; the
-        # groups are strided, so that the parts run along memory.
-        grouped = x.unflatten(-1, (self.group, -1))
-        exponentials = torch.exp(grouped - grouped.amax(-2, keepdim=True).detach())
-        return (exponentials / exponentials.sum(-2, keepdim=True)).flatten(-2)
+        # A group is strided, so that the softmax runs along memory.
+        return torch.softmax(x.unflatten(-1, (self.group, -1)), -2).flatten(-2)
 
 
 def scale_min_max(latent: Tensor) -> Tensor:
@@ -148,12 +146,29 @@ class MinMax(nn.Module):
 LATENT_NORMS: dict[str, type[nn.Module]] = {"simnorm": SimNorm, "minmax": MinMax}
 
 
+class NormedLinear(nn.Linear):
+    """Linear, layer normalisation and activation in one module: calls of modules cost, too."""
+
+    def __init__(self, size_in: int, size_out: int, activation: type[nn.Module]) -> None:
+        super().__init__(size_in, size_out)
+        self.norm_weight = nn.Parameter(torch.ones(size_out))
+        self.norm_bias = nn.Parameter(torch.zeros(size_out))
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.linear(x, self.weight, self.bias)
+        return self.normalize(hidden)
+
+    def normalize(self, hidden: Tensor) -> Tensor:
+        """The layer from its normalisation on: [..., size_out] -> [..., size_out]."""
+        normed = torch.layer_norm(hidden, hidden.shape[-1:], self.norm_weight, self.norm_bias)
+        activated: Tensor = self.activation(normed)
+        return activated
+
+
 def _mlp(sizes: list[int], activation: type[nn.Module]) -> list[nn.Module]:
-    """Linear, LayerNorm, activation for each pair of sizes."""
-    layers: list[nn.Module] = []
-    for size_in, size_out in itertools.pairwise(sizes):
-        layers += [nn.Linear(size_in, size_out), nn.LayerNorm(size_out), activation()]
-    return layers
+    """A layer for each pair of sizes."""
+    return [NormedLinear(*pair, activation) for pair in itertools.pairwise(sizes)]
 
 
 def zero_linear(size_in: int, size_out: int) -> nn.Linear:
@@ -212,10 +227,8 @@ class MlpNetwork(MuZeroNetwork):
         # The first layer of g on (latent, one-hot action) is a linear map of the latent plus a row
         # of a table: an embedding is that row without the concatenation.
         self.action_embedding = nn.Embedding(num_actions, dynamics[0])
-        self.transition_in = nn.Linear(latent_size, dynamics[0])
-        self.transition = nn.Sequential(
-            nn.LayerNorm(dynamics[0]), activation(), *_mlp(dynamics, activation)
-        )
+        self.transition_in = NormedLinear(latent_size, dynamics[0], activation)
+        self.transition = nn.Sequential(*_mlp(dynamics, activation))
         self.transition_out = nn.Linear(dynamics[-1], latent_size + support_size)
         self.trunk = nn.Sequential(*_mlp([latent_size, *prediction], activation))
         self.heads = zero_linear(prediction[-1], num_actions + support_size)
@@ -233,7 +246,10 @@ class MlpNetwork(MuZeroNetwork):
         return latent
 
     def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.transition(self.transition_in(latent) + self.action_embedding(action))
+        first = self.transition_in
+        table = self.action_embedding.weight + first.bias  # of A rows, so cheaper than B sums
+        hidden = torch.addmm(functional.embedding(action, table), latent, first.weight.t())
+        hidden = self.transition(first.normalize(hidden))
         latent, reward_logits = self.transition_out(hidden).split(self._transition_split, -1)
         return self.latent_norm(latent), reward_logits
 

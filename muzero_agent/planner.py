@@ -87,7 +87,7 @@ class LatentPlanner:
         :param noise: factor on the root's exploration noise, one for all or one a row [B]: Gumbel's
             scale, or a factor on the Dirichlet fraction; 0 searches without noise.
         :param temperature: of PUCT's draw among visit counts; Gumbel draws by its noise alone.
-        :param min_q_range: least range of Q values that Gumbel's search takes for a difference in
+        :param min_q_range: least range of Q values that the search takes for a difference in
             earnest: the typical error of values
         :param variations: whether to read the principal variations off the tree
         :raises ValueError: for a row without legal actions
@@ -142,6 +142,7 @@ class LatentPlanner:
                 dirichlet_fraction=dirichlet_fraction * np.asarray(noise, np.float32),
                 dirichlet_alpha=dirichlet_alpha,
                 temperature=temperature,
+                min_q_range=max(min_q_range, 1e-8),
                 rng=rng,
                 tree=tree,
             )

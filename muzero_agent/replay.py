@@ -157,6 +157,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.head = np.zeros(self.n_envs, np.int64)  # next absolute row to write
         self.start = np.zeros(self.n_envs, np.int64)  # first row of the open episode
         self._num_transitions = 0  # rows held whose successor is held
+        self._several_players = False
         self.pos = 0
         self.full = False
         if self._allocated:
@@ -244,6 +245,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             assert not isinstance(obs, dict)
             self.obs[env, slot] = obs
         self.player[env, slot] = player
+        self._several_players |= player != 0
         self.regret[env, slot] = 0.0
         self.last_row[env, slot] = OPEN
         self.terminated[env, slot] = False
@@ -325,21 +327,22 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         ends = self._ends(rows)
         longest = int((ends - rows.row).max())
         horizon = max(num_targets - 1, 1, min(num_targets - 1 + self.td_steps, longest))
-        offsets = np.arange(horizon + 1)
-        row = rows.row[:, None] + offsets  # [B, T + 1]
-        inside = row <= ends[:, None]
-        slot = np.minimum(row, ends[:, None]) % self.capacity
-        index = rows.env[:, None], slot
-        values = self.value[index]  # past the end the last state's, which stays as it is
-        moves = inside[:, 1:]  # the transition into this state exists
-        rewards = self.reward[index][:, :-1]
+        left = (ends - rows.row)[:, None]  # transitions
+        offsets = np.arange(horizon + 1)  # [T + 1]
+        slot = (rows.row[:, None] + np.minimum(offsets, left)) % self.capacity
+        states = slot + (rows.env * self.capacity)[:, None]  # of raveled arrays, which are faster
+        values = self.value.ravel().take(states)  # past the end the last state's, as it is
+        moves = offsets[1:] <= left  # the transition into this state exists
+        index = states[:, :-1]
+        rewards = self.reward.ravel().take(index)
         if env is not None:
             rewards = env.normalize_reward(rewards).astype(np.float32)
-        rewards = np.where(moves, rewards, np.float32(0))
-        player = self.player[index]
-        # What is good for the player who moves next is bad for one who moves now (zero-sum).
-        sign = np.where(player[:, 1:] == player[:, :-1], np.float32(1), np.float32(-1))
-        discounts = np.where(moves, np.float32(self.gamma) * sign, np.float32(1))
+        rewards *= moves
+        discounts = np.where(moves, np.float32(self.gamma), np.float32(1))
+        if self._several_players:
+            player = self.player.ravel().take(states)
+            # What is good for the player who moves next is bad for one who moves now (zero-sum).
+            discounts[moves & (player[:, 1:] != player[:, :-1])] *= -1
         return lambda_returns(
             values,
             rewards,
@@ -347,16 +350,22 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             num_targets=num_targets,
             td_steps=self.td_steps,
             td_lambda=self.td_lambda,
-            on_policy=self._on_policy(rows.env[:, None], slot[:, :-1]) | ~moves,
+            on_policy=self._on_policy(index, moves),
+            # Until they are searched, states of the warm-up have no value but 0.
+            estimated=self.searched.ravel().take(states) | (offsets >= left),
         )
 
-    def _on_policy(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the newest search finds the actions taken as good as any, within tolerance."""
+    def _on_policy(
+        self, index: NDArray[np.int64], moves: NDArray[np.bool_]
+    ) -> NDArray[np.bool_] | None:
+        """Whether the newest search finds the actions taken as good as any, within tolerance.
+
+        :param index: of raveled arrays
+        """
         if self.typical_error is None or math.isinf(self.regret_tolerance):
-            return np.ones(slot.shape, np.bool_)
-        on_policy: NDArray[np.bool_] = (
-            self.regret[env, slot] <= self.regret_tolerance * self.typical_error
-        )
+            return None
+        most = np.float32(self.regret_tolerance * self.typical_error)
+        on_policy: NDArray[np.bool_] = (self.regret.ravel().take(index) <= most) | ~moves
         return on_policy
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Batch:  # type: ignore[override]

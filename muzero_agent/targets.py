@@ -28,6 +28,7 @@ def lambda_returns(
     td_steps: int,
     td_lambda: float,
     on_policy: NDArray[np.bool_] | None = None,
+    estimated: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """Targets for the first `num_targets` states of each of B windows of T transitions.
 
@@ -41,6 +42,8 @@ def lambda_returns(
     :param on_policy: bool [B, T], whether the action of each transition is one that would be taken
         today; where not, the sum stops in front of it. None: all are. (V-trace with importance
         ratios of 0 and 1; Espeholt et al. 2018, section 4.1.)
+    :param estimated: bool [B, T + 1], whether the value of each state is an estimate; where not, it
+        gets no weight but at the end of a sum: lambda counts as 1 there. None: all are.
     :param td_steps: n >= 1; sums stop at the window's end, too.
     :param td_lambda: 0 .. 1
     :return: float32 [B, num_targets]
@@ -57,6 +60,8 @@ def lambda_returns(
         )
     delta = rewards + discounts * values[:, 1:] - values[:, :-1]  # [B, T]
     decay = np.float32(td_lambda) * discounts  # [B, T]
+    if estimated is not None:
+        decay = np.where(estimated[:, 1:], decay, discounts)
     if on_policy is not None:
         delta = delta * on_policy
         decay = decay * on_policy
@@ -65,8 +70,17 @@ def lambda_returns(
     # Time first: what one step of the recursion reads for all targets is one block of memory.
     delta = np.pad(delta.T, ((0, padding), (0, 0)))  # [T + padding, B]
     decay = np.pad(decay.T, ((0, padding), (0, 0)))
+    # Sums of n terms from sums of 1, 2, 4, ... terms, by the binary digits of n.
     correction = np.zeros((num_targets, len(values)), np.float32)
-    for i in range(steps - 1, -1, -1):
-        correction *= decay[i : i + num_targets]
-        correction += delta[i : i + num_targets]
-    return values[:, :num_targets] + correction.T
+    weight = np.ones((num_targets, len(values)), np.float32)
+    length, done = 1, 0
+    while True:
+        if steps & length:
+            correction += weight * delta[done : done + num_targets]
+            weight *= decay[done : done + num_targets]
+            done += length
+        if done == steps:
+            return values[:, :num_targets] + correction.T
+        delta = delta[:-length] + decay[:-length] * delta[length:]
+        decay = decay[:-length] * decay[length:]
+        length *= 2

@@ -85,12 +85,7 @@ class Endless(gym.Env[NDArray[np.float32], np.int64]):
         return np.ones(1, np.float32), 1.0, False, self.steps == 10, {}
 
 
-# PUCT visits what it happened to visit first, and noise-free reanalysis makes that the target: with
-# 8 simulations the policy collapses onto one action before the rewards of the others are known.
-COLLAPSES = pytest.mark.xfail(reason="PUCT collapses with few simulations", strict=True)
-
-
-@pytest.mark.parametrize("search", ["gumbel", pytest.param("puct", marks=COLLAPSES)])
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
 def test_identity(search: str) -> None:
     """The right action is the one observed."""
     env = IdentityEnv(dim=4, ep_length=20)

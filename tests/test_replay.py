@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -265,6 +265,91 @@ def test_value_targets_stop_in_front_of_a_mistake(monkeypatch: pytest.MonkeyPatc
     policy, value = np.full((5, ACTIONS), 1 / 3, np.float32), np.full(5, 10, np.float32)
     replay.update_search(rows_of(*range(5)), policy, value, regret)
     assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [12, 11, 10, 2]
+
+
+class Stored(NamedTuple):
+    """A state and what followed, as the oracle of value targets keeps it."""
+
+    value: float
+    reward: float
+    player: int
+    searched: bool
+    mistake: bool
+    last: bool
+
+
+def target_by_definition(states: list[Stored], t: int, n: int, gamma: float, lam: float) -> float:
+    """Lambda-return of the mover at t by its recursion, from states up to the episode's end."""
+    here = states[t]
+    if here.last or t == len(states) - 1 or n == 0 or here.mistake:
+        return here.value
+    following = states[t + 1]
+    sign = 1 if following.player == here.player else -1
+    ends = following.last or t + 1 == len(states) - 1
+    weight = lam if following.searched or ends else 1.0
+    rest = target_by_definition(states, t + 1, n - 1, gamma, lam)
+    return here.reward + sign * gamma * ((1 - weight) * following.value + weight * rest)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    n_envs=st.integers(1, 3),
+    capacity=st.integers(8, 30),
+    td_steps=st.integers(1, 12),
+    td_lambda=st.sampled_from([0.0, 0.7, 1.0]),
+    exponent=st.sampled_from([0.0, 1.0]),
+)
+@settings(deadline=None, max_examples=60)
+def test_value_targets_follow_their_definition(
+    seed: int, n_envs: int, capacity: int, td_steps: int, td_lambda: float, exponent: float
+) -> None:
+    """Of environments in step, with rings that wrap, open episodes, two players, mistakes, and
+    states of the warm-up."""
+    rng = np.random.default_rng(seed)
+    replay = make(
+        capacity * n_envs,
+        n_envs,
+        gamma=0.9,
+        td_steps=td_steps,
+        td_lambda=td_lambda,
+        regret_tolerance=1.0,
+        priority_exponent=exponent,
+    )
+    replay.typical_error = 1.0
+    history: list[list[Stored]] = [[] for _ in range(n_envs)]
+    for _ in range(int(rng.integers(2, 3 * capacity))):
+        for env in range(n_envs):
+            value, reward = rng.normal(size=2).astype(np.float32).tolist()
+            player, mistake = int(rng.integers(2)), bool(rng.random() < 0.2)
+            searched = bool(rng.random() < 0.7)
+            obs, policy = np.zeros(1, np.float32), np.full(ACTIONS, 1 / 3, np.float32)
+            value = value if searched else 0.0
+            replay.add_step(
+                env, obs, 0, reward, policy, value, None, searched=searched, player=player
+            )
+            replay.regret[env, (replay.head[env] - 1) % replay.capacity] = 2.0 if mistake else 0.5
+            history[env].append(Stored(value, reward, player, searched, mistake, last=False))
+            if rng.random() < 0.15:
+                terminated, value = bool(rng.random() < 0.5), float(np.float32(rng.normal()))
+                replay.end_episode(env, obs, value, terminated=terminated, player=player)
+                value = 0.0 if terminated else value
+                history[env].append(Stored(value, 0.0, player, False, False, last=True))
+    replay.check_valid()
+    if not replay.can_sample():
+        return
+    rows, _ = replay.sample_rows(40)
+    found = replay.value_targets(rows, num_targets=4)
+    for env, row, targets in zip(rows.env, rows.row, found, strict=True):
+        states = history[env]
+        assert row >= len(states) - replay.capacity  # no row is drawn that was overwritten
+        assert not states[row].last
+        assert row < len(states) - 1
+        for k, target in enumerate(targets):
+            t = int(row)
+            while t < row + k and not states[t].last and t < len(states) - 1:
+                t += 1  # past the end the last state stays
+            wanted = target_by_definition(states, t, td_steps, 0.9, td_lambda)
+            assert target == pytest.approx(wanted, abs=1e-5)
 
 
 def test_every_state_is_stored_once() -> None:

@@ -95,6 +95,22 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
     assert lambda_returns(values, rewards, terminated, **kwargs)[0, 0] == pytest.approx(1.9)
 
 
+def test_a_state_without_an_estimate_hands_its_weight_on() -> None:
+    """With lambda 0 everywhere else, the target bootstraps from the next state that has one."""
+    values, rewards, discounts = window(5)
+    estimated = np.ones(values.shape, np.bool_)
+    estimated[:, [1, 2, 5]] = False
+    targets = lambda_returns(
+        values, rewards, discounts, num_targets=6, td_steps=8, td_lambda=0.0, estimated=estimated
+    )
+    for row in range(len(values)):
+        wanted = [
+            n_step(values[row], rewards[row], discounts[row], t, n)
+            for t, n in enumerate([3, 2, 1, 1, 2, 1])
+        ]
+        np.testing.assert_allclose(targets[row], wanted, atol=2e-5)
+
+
 def test_sums_stop_in_front_of_an_action_off_policy() -> None:
     values, rewards, discounts = window(3)
     on_policy = np.ones(rewards.shape, np.bool_)

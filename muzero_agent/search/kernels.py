@@ -109,7 +109,6 @@ def _reducing(function: _F) -> _F:
 
 _ZERO, _ONE, _INF = np.float32(0), np.float32(1), np.float32(np.inf)
 _TINY, _LOWEST = np.finfo(np.float32).tiny, np.finfo(np.float32).min
-_EPSILON = np.float32(1e-8)  # the least range by which Q values are divided
 
 # ----------------------------------------------------------------------------------------- select
 
@@ -129,7 +128,7 @@ def _select(nodes, slots, settings, explore, considered, scratch):
         if node.num_children == 0:
             slot = unvisited
         elif settings.rule == PUCT:
-            slot = _select_puct(node, slots, explore)
+            slot = _select_puct(node, slots, settings, explore)
         elif index == ROOT:
             slot = _select_considered(node, slots, settings, considered)
         else:
@@ -162,7 +161,7 @@ def _order_next(node, slots, rule, scratch):
 
 
 @_inner
-def _select_puct(node, slots, explore):
+def _select_puct(node, slots, settings, explore):
     """argmax of Q + P * sqrt(n) / (1 + N) * (c1 + log((n + c2 + 1) / c2)).
 
     MuZero (Schrittwieser et al. 2020), appendix B. n counts the node's visits; Q is scaled to
@@ -175,7 +174,7 @@ def _select_puct(node, slots, explore):
     for i in range(node.first, end):
         low = min(low, slots[i].q)
         high = max(high, slots[i].q)
-    span = max(high - low, _EPSILON)
+    span = max(high - low, settings.min_q_range)
 
     bonus = explore[node.visits]
     best, top = end, -_INF

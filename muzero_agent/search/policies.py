@@ -51,6 +51,7 @@ def muzero_policy(
     temperature: ArrayLike = 1.0,
     pb_c_init: float = 1.25,
     pb_c_base: float = 19652,
+    min_q_range: float = 1e-8,
     max_depth: int | None = None,
     rng: np.random.Generator | None = None,
     tree: Tree | None = None,
@@ -73,6 +74,8 @@ def muzero_policy(
         the most visited one; float or [B]
     :param pb_c_init: c1
     :param pb_c_base: c2
+    :param min_q_range: > 0, least range by which Q values are divided when they are scaled. With
+        the error of the values here, search does not stay with what was best by mere noise.
     :param max_depth: edges between the root and a leaf at most; at that depth a visit backs up the
         same value again
     :param rng: for the noise and the action; without it a fresh one from the system's entropy
@@ -82,7 +85,7 @@ def muzero_policy(
     """
     logits, value = _checked_root(root, invalid_actions)
     size, num_actions = logits.shape
-    settings = _settings(kernels.PUCT, num_actions, num_simulations, max_depth)
+    settings = _settings(kernels.PUCT, num_actions, num_simulations, max_depth, min_q_range)
     fraction = _per_row("dirichlet_fraction", dirichlet_fraction, size, most=1.0)
     heat = _per_row("temperature", temperature, size)
     for name, number in (("dirichlet_alpha", dirichlet_alpha), ("pb_c_base", pb_c_base)):
@@ -146,14 +149,11 @@ def gumbel_muzero_policy(
     """
     logits, value = _checked_root(root, invalid_actions)
     size, num_actions = logits.shape
-    settings = _settings(kernels.GUMBEL, num_actions, num_simulations, max_depth)
+    settings = _settings(kernels.GUMBEL, num_actions, num_simulations, max_depth, min_q_range)
     settings["value_scale"] = value_scale
     settings["maxvisit_init"] = maxvisit_init
     settings["rescale_values"] = rescale_values
     settings["use_mixed_value"] = use_mixed_value
-    if not min_q_range > 0:
-        raise ValueError(f"min_q_range is {min_q_range}; give a number above 0")
-    settings["min_q_range"] = min_q_range
     scale = _per_row("gumbel_scale", gumbel_scale, size)
     if max_num_considered_actions < 1:
         raise ValueError(
@@ -318,13 +318,16 @@ def _checked_root(root: RootOutput, invalid_actions: Flags | None) -> tuple[Floa
 
 
 def _settings(
-    rule: int, num_actions: int, num_simulations: int, max_depth: int | None
+    rule: int, num_actions: int, num_simulations: int, max_depth: int | None, min_q_range: float
 ) -> NDArray[np.void]:
     if num_simulations < 1:
         raise ValueError(f"num_simulations is {num_simulations}; give at least 1")
     if max_depth is not None and max_depth < 1:
         raise ValueError(f"max_depth is {max_depth}; give at least 1, or None for no limit")
+    if not min_q_range > 0:
+        raise ValueError(f"min_q_range is {min_q_range}; give a number above 0")
     settings = np.zeros(1, kernels.SETTINGS)
+    settings["min_q_range"] = min_q_range
     settings["rule"] = rule
     settings["num_actions"] = num_actions
     settings["num_simulations"] = num_simulations

@@ -141,12 +141,13 @@ class Oracle:
 class PuctOracle(Oracle):
     pb_c_init = 1.25
     pb_c_base = 19652.0
+    min_q_range = 1e-8
 
     def scores(self, node: int) -> Floats:
         this = self.nodes[node]
         visited = this.child_visits > 0
         known = np.append(this.q[visited], this.value)
-        span = max(known.max() - known.min(), 1e-8)
+        span = max(known.max() - known.min(), self.min_q_range)
         normalised = np.where(visited, (this.q - known.min()) / span, 0.0)
         rate = self.pb_c_init + np.log((this.visits + self.pb_c_base + 1) / self.pb_c_base)
         bonus = np.sqrt(this.visits) * rate * softmax(this.logits) / (1 + this.child_visits)
@@ -155,7 +156,7 @@ class PuctOracle(Oracle):
     def tolerance(self, node: int) -> float:
         this = self.nodes[node]
         known = np.append(this.q[this.child_visits > 0], this.value)
-        return float(1e-5 + 1e-6 * np.abs(known).max() / max(np.ptp(known), 1e-8))
+        return float(1e-5 + 1e-6 * np.abs(known).max() / max(np.ptp(known), self.min_q_range))
 
     def action_scores(self) -> Floats:
         return np.asarray(self.nodes[0].child_visits, float)

@@ -107,6 +107,15 @@ def test_gumbel_does_not_magnify_differences_below_the_least_range() -> None:
         gumbel(root(2), bandit([0.5, 0.0]), 2, min_q_range=0.0)
 
 
+def test_puct_does_not_stay_with_what_is_better_by_less_than_the_least_range() -> None:
+    """Both arms pay 0.01 and 0; scaled, the first has Q 1 and the second, unvisited, 0."""
+    arms = [0.01, 0.0]
+    assert puct(root(2), bandit(arms), 4).visit_counts.tolist() == [[4, 0]]
+    assert puct(root(2), bandit(arms), 4, min_q_range=2.0).visit_counts.tolist() == [[2, 2]]
+    with pytest.raises(ValueError, match="min_q_range is 0"):
+        puct(root(2), bandit(arms), 4, min_q_range=0.0)
+
+
 def test_values_add_up_along_a_line() -> None:
     # One action only: values 0.5 at the root, then 1 each, reward 1, discount 0.5.
     # Backed up: 0.5; 1 + 0.5 * 1 = 1.5; 1 + 0.5 * 1.5 = 1.75.

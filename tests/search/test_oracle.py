@@ -81,8 +81,8 @@ def compare(model: Tabular, out: SearchOutput, kind: type[Oracle], **options: An
 
 
 @settings(max_examples=60, deadline=None)
-@given(model=models())
-def test_puct(model: Tabular) -> None:
+@given(model=models(), min_q_range=st.sampled_from([1e-8, 0.01, 1.0, 10.0]))
+def test_puct(model: Tabular, min_q_range: float) -> None:
     spec = model.spec
     out = muzero_policy(
         model.root(),
@@ -91,9 +91,10 @@ def test_puct(model: Tabular) -> None:
         model.invalid,
         dirichlet_fraction=0,
         temperature=0,
+        min_q_range=min_q_range,
         max_depth=spec.max_depth or None,
     )
-    compare(model, out, PuctOracle)
+    compare(model, out, PuctOracle, min_q_range=min_q_range)
 
 
 @settings(max_examples=60, deadline=None)

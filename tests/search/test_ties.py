@@ -91,10 +91,11 @@ def test_puct_prefers_a_visited_action_to_an_equal_unvisited_one() -> None:
     node, slots = node_of_two([0.0, 0.0])
     slots["q"], slots["prior"] = [1.0, 0.0], [0.5, 0.75]
     select_puct = njit(kernels._select_puct.py_func)
+    settings = np.zeros(1, kernels.SETTINGS)
     explore = np.full(3, 2, np.float32)  # 1 + 2 * 0.5 / 2 = 2 * 0.75
-    assert select_puct(node, slots, explore) == 0
+    assert select_puct(node, slots, settings[0], explore) == 0
     slots[1]["prior"] = 0.75001
-    assert select_puct(node, slots, explore) == 1
+    assert select_puct(node, slots, settings[0], explore) == 1
 
 
 def test_gumbel_prefers_a_visited_action_to_an_equal_unvisited_one() -> None:
