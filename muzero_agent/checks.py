@@ -32,7 +32,8 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     }
     integers["train_freq"] = (frequency[0] if isinstance(frequency, tuple) else frequency, 1)
     for name, (value, least) in integers.items():
-        if not (isinstance(value, int | np.integer) and value >= least):
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not (whole and value >= least):
             raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
     for name in ("gamma", "td_lambda", "target_decay", "dirichlet_fraction"):
         if not 0.0 <= _number(given[name]) <= 1.0:

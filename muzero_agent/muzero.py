@@ -292,6 +292,13 @@ class MuZero(OffPolicyAlgorithm):
                 f"VecNormalize would normalise {MASK_KEY!r}, after which illegal actions cannot be "
                 "told from legal ones: name the other keys in VecNormalize(norm_obs_keys=[...])"
             )
+        if normalize is not None and normalize.observation_space != self.observation_space:
+            raise ValueError(
+                "VecNormalize lies inside of a wrapper that changes observations, where the replay "
+                "cannot get at the original ones: put VecNormalize around that wrapper, as in "
+                "VecNormalize(VecFrameStack(env, 4)) and, for images, "
+                "VecNormalize(VecTransposeImage(env))"
+            )
         if normalize is not None and normalize.norm_reward:
             warnings.warn(
                 "VecNormalize(norm_reward=True) changes the scale of rewards while values in the "
@@ -370,13 +377,18 @@ class MuZero(OffPolicyAlgorithm):
 
     def _plan_and_reanalyse(self, obs: Observation, legal: NDArray[np.bool_] | None) -> Plan:
         """Search from the current states and, in the same batch, from stored ones, whose results
-        are renewed. Noise is for those that act."""
+        are renewed.
+
+        Gumbel's noise is for those that act: its policies leave no action out. PUCT's are visits,
+        and without noise an action not visited would soon never be: there it is for all.
+        """
         n_envs, replay = self.n_envs, self.replay_buffer
         rows = self._sweep.rows(replay, self.reanalyse_ratio * n_envs)
         stored = self._normalized(replay.observations_at(rows))
         stored_legal = replay.legal[rows.env, rows.row % replay.capacity]
-        noise = np.zeros(n_envs + len(rows.env), np.float32)
-        noise[:n_envs] = 1.0
+        noise = np.ones(n_envs + len(rows.env), np.float32)
+        if self.search == "gumbel":
+            noise[n_envs:] = 0.0
         legal_now = np.ones((n_envs, self._num_actions), np.bool_) if legal is None else legal
         plan = self._configured_policy().plan(
             concatenate(obs, stored),
@@ -459,7 +471,13 @@ class MuZero(OffPolicyAlgorithm):
             losses = self._loss(batch)
             policy.optimizer.zero_grad()
             losses.total.backward()
-            clip_grad_norm_(parameters, self.max_grad_norm, error_if_nonfinite=True)
+            norm = clip_grad_norm_(parameters, self.max_grad_norm)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(
+                    f"the gradient of update {self._n_updates + len(history)} is not finite, and "
+                    "was not applied: lower `learning_rate`, or scale rewards and observations "
+                    "that are very large"
+                )
             policy.optimizer.step()
             update_average(averages, parameters, 0)
             error = (losses.root_value - batch.values[:, 0]).abs()

@@ -64,6 +64,10 @@ class MuZeroPolicy(BasePolicy):
     :param activation_fn: between the layers of an MLP
     :param features_extractor_class: SB3 features extractor in front of an MLP; "CnnPolicy" has a
         ResNet instead unless one is given.
+    :param features_extractor_kwargs: its keyword arguments
+    :param normalize_images: divide images by 255
+    :param optimizer_class: of the networks
+    :param optimizer_kwargs: its keyword arguments besides the learning rate
     :param support_bound: see `categorical.Support`
     :param support_size: see `categorical.Support`
     :param normalize_observations: scale the features of an extractor without parameters by the mean
@@ -71,6 +75,9 @@ class MuZeroPolicy(BasePolicy):
     :param num_simulations: network calls per move
     :param search: "gumbel" or "puct"
     :param discount: factor on the next value; negative where two players alternate
+    :param max_num_considered_actions: actions that Gumbel's root considers
+    :param dirichlet_fraction: share of noise in PUCT's root prior
+    :param dirichlet_alpha: of that noise
     """
 
     default_extractor: type[BaseFeaturesExtractor] | None = FlattenExtractor

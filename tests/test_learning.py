@@ -90,7 +90,7 @@ def test_identity(search: str) -> None:
     """The right action is the one observed."""
     env = IdentityEnv(dim=4, ep_length=20)
     settings = FAST | {"learning_starts": 256}  # each action is tried in each state
-    model = MuZero("MlpPolicy", env, gamma=0.5, search=search, **settings).learn(1000)
+    model = MuZero("MlpPolicy", env, gamma=0.5, search=search, **settings).learn(1250)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=5)
     assert mean == 20
 
