@@ -465,7 +465,7 @@ class MuZero(OffPolicyAlgorithm):
         parameters = list(policy.network.parameters())
         averages = list(policy.target_network.parameters())
         update_average = get_ema_multi_avg_fn(self.target_decay)
-        history = []
+        history: list[torch.Tensor] = []
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             losses = self._loss(batch)
