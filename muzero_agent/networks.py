@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,10 @@ class MuZeroNetwork(nn.Module):
     :param support_bound: see `Support`; one support serves rewards and values.
     :param support_size: see `Support`
     """
+
+    traceable: ClassVar[bool] = False
+    """Whether `recurrent_inference` is the same operations whatever its inputs: then a search
+    records them once (`torch.jit.trace`) and does not come back to Python for each."""
 
     def __init__(self, num_actions: int, support_bound: float, support_size: int) -> None:
         super().__init__()
@@ -195,6 +199,8 @@ class MlpNetwork(MuZeroNetwork):
     :param latent_norm: "simnorm" or "minmax"
     :param normalize_features: scale features by the mean and variance of all seen so far
     """
+
+    traceable = True
 
     def __init__(
         self,

@@ -69,6 +69,8 @@ class ResNet(MuZeroNetwork):
     :param head_width: width of the hidden layer of each head
     """
 
+    traceable = True
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from torch import nn
 from muzero_agent.categorical import h_inverse
 from muzero_agent.networks import MlpNetwork
 from muzero_agent.planner import LatentPlanner, Plan, mix_value
+from muzero_agent.resnet import ResNet
 from muzero_agent.search import gumbel_muzero_policy, muzero_policy
 from muzero_agent.types import RecurrentOutput, RootOutput
 
 ACTIONS, GAMMA = 3, 0.9
+SETTINGS: dict[str, Any] = {"num_simulations": 12, "search": "gumbel", "discount": GAMMA}
 
 
 def network() -> MlpNetwork:
@@ -29,13 +32,8 @@ def network() -> MlpNetwork:
 def plan(
     net: MlpNetwork, obs: torch.Tensor, planner: LatentPlanner | None = None, **change: Any
 ) -> Plan:
-    settings: dict[str, Any] = {
-        "num_simulations": 12,
-        "search": "gumbel",
-        "discount": GAMMA,
-        "rng": np.random.default_rng(0),
-    }
-    return (planner or LatentPlanner(net)).plan(obs, **(settings | change))
+    settings = SETTINGS | {"rng": np.random.default_rng(0)} | change
+    return (planner or LatentPlanner(net)).plan(obs, **settings)
 
 
 @pytest.mark.parametrize("search", ["gumbel", "puct"])
@@ -93,6 +91,66 @@ def test_a_planner_can_be_used_again_with_other_shapes_and_weights() -> None:
     before = plan(net, obs, planner).value
     nn.init.normal_(net.heads.weight)
     assert (plan(net, obs, planner).value != before).all()
+
+
+def test_the_traced_step_is_the_step() -> None:
+    """To the last bit, in every shape, with new weights, in other modes and in a copy."""
+    net = network()
+    assert net.traceable
+    eager = network()
+    eager.traceable = False  # type: ignore[misc]
+    traced_planner, eager_planner = LatentPlanner(net), LatentPlanner(eager)
+
+    def compare(ours: LatentPlanner, theirs: LatentPlanner) -> None:
+        for rows in (1, 5, 2):
+            obs = torch.randn(rows, 4)
+            for a, b in zip(plan(net, obs, ours), plan(net, obs, theirs), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    compare(traced_planner, eager_planner)
+    assert isinstance(traced_planner._step, torch.jit.ScriptModule)
+    assert not isinstance(eager_planner._step, torch.jit.ScriptModule)
+    for parameter, other in zip(net.parameters(), eager.parameters(), strict=True):
+        nn.init.normal_(parameter, std=0.3)
+        other.data.copy_(parameter.data)
+    compare(traced_planner, eager_planner)
+    eager.load_state_dict(network().state_dict())
+    net.load_state_dict(network().state_dict())
+    compare(traced_planner, eager_planner)
+    net.train(False), eager.train(False)
+    compare(traced_planner, eager_planner)
+    clone = copy.deepcopy(traced_planner)
+    assert clone.network is not net
+    compare(clone, eager_planner)
+    nn.init.normal_(clone.network.heads.weight)  # type: ignore[union-attr, arg-type]
+    compare(traced_planner, eager_planner)
+
+
+def test_the_traced_step_of_a_resnet_is_the_step() -> None:
+    torch.manual_seed(0)
+    net = ResNet((2, 3, 3), 9, channels=8, num_blocks=1, head_width=8)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    eager = copy.deepcopy(net)
+    eager.traceable = False  # type: ignore[misc]
+    planner, eager_planner = LatentPlanner(net), LatentPlanner(eager)
+    for rows in (1, 4, 2):
+        obs = torch.randn(rows, 2, 3, 3)
+        ours = planner.plan(obs, **SETTINGS, rng=np.random.default_rng(0))
+        theirs = eager_planner.plan(obs, **SETTINGS, rng=np.random.default_rng(0))
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert isinstance(planner._step, torch.jit.ScriptModule)
+
+
+def test_the_principal_variation_is_the_most_visited_line_of_the_tree() -> None:
+    planner, net = LatentPlanner(network()), network()
+    found = plan(net, torch.randn(4, 4), planner, num_simulations=40, variations=True)
+    tree = planner._tree
+    assert tree is not None
+    for row, line in enumerate(found.principal_variation):
+        assert line == tree.principal_variation(row, int(found.action[row]))
+        assert line[0] == found.action[row]
 
 
 def test_noise_belongs_to_its_row() -> None:
