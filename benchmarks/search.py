@@ -10,6 +10,7 @@ if it can be imported (`pip install mctx`, or `make bench`), and the figures mea
 processes can only make it slower. One thread.
 
 The second table gives the ratio (search with a network) / (the same calls of the network alone).
+The planner traces a network's operations; so its search is compared with both kinds of calls.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -182,12 +184,27 @@ def networks() -> list[Net]:
     ]
 
 
-def ratios_to_network(net: Net, policy: str, repeats: int) -> tuple[float, float, float]:
-    """(search / its recurrent_fn alone), (plan / its network calls alone), ms of a plan.
+class Recurrent(torch.nn.Module):
+    """A recurrent inference, as it can be traced."""
 
-    The first is what the search itself adds. The second is what an agent's move costs in all:
+    def __init__(self, network: MuZeroNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, latent: torch.Tensor, action: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return tuple(self.network.recurrent_inference(latent, action))  # type: ignore[return-value]
+
+
+def ratios_to_network(net: Net, policy: str, repeats: int) -> tuple[float, float, float, float]:
+    """(search / its recurrent_fn), (plan / calls), (plan / traced calls), ms of a plan.
+
+    The first is what the search itself adds. The others are what an agent's move costs in all:
     `LatentPlanner.plan` keeps the latents and converts between torch and numpy as well, while the
-    network calls alone get tensors that lie ready and leave their results as tensors.
+    network calls alone get tensors that lie ready and leave their results as tensors. They are made
+    one by one from Python, as one would write them, and then by the network's trace, as the planner
+    makes them.
     """
     planner, rng, size = LatentPlanner(net.network), np.random.default_rng(0), len(net.obs)
     settings: dict[str, Any] = {"search": policy, "discount": 0.997, "rng": rng}
@@ -202,6 +219,16 @@ def ratios_to_network(net: Net, policy: str, repeats: int) -> tuple[float, float
         net.network.initial_inference(net.obs)
         for _ in range(NUM_SIMULATIONS):
             net.network.recurrent_inference(latent, action)
+
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated; see `muzero_agent.planner`
+        traced = torch.jit.trace(Recurrent(net.network), (latent, action), check_trace=False)
+
+    @torch.inference_mode()
+    def traced_calls() -> None:
+        net.network.initial_inference(net.obs)
+        for _ in range(NUM_SIMULATIONS):
+            traced(latent, action)
 
     discount = np.full(size, 0.997, np.float32)
 
@@ -227,26 +254,26 @@ def ratios_to_network(net: Net, policy: str, repeats: int) -> tuple[float, float
             recurrent_fn(i, edge, edge)
 
     # By turns, so that all see the same machine.
-    times = [
-        [best_median(run, 1) for run in (search_it, recurrent_fn_alone, plan, network_calls)]
-        for _ in range(repeats)
-    ]
+    runs = (search_it, recurrent_fn_alone, plan, network_calls, traced_calls)
+    times = [[best_median(run, 1) for run in runs] for _ in range(repeats)]
     return (
-        statistics.median(a / b for a, b, _, _ in times),
-        statistics.median(c / d for _, _, c, d in times),
-        min(c for _, _, c, _ in times) * 1e3,
+        statistics.median(a / b for a, b, _, _, _ in times),
+        statistics.median(c / d for _, _, c, d, _ in times),
+        statistics.median(c / e for _, _, c, _, e in times),
+        min(c for _, _, c, _, _ in times) * 1e3,
     )
 
 
 def print_ratios(policies: list[str], repeats: int) -> None:
     """The second table."""
     print(f"\nwith a network, {NUM_SIMULATIONS} simulations")
-    print(f"{'':>40}{'search / its':>14}{'plan / its':>15}{'a plan':>10}")
-    print(f"{'':>40}{'recurrent_fn':>14}{'network calls':>15}{'ms':>10}")
+    print(f"{'':>40}{'search / its':>14}{'plan / its':>15}{'plan / its':>15}{'a plan':>10}")
+    print(f"{'':>40}{'recurrent_fn':>14}{'network calls':>15}{'traced calls':>15}{'ms':>10}")
     for net in networks():
         for policy in policies:
-            added, whole, ms = ratios_to_network(net, policy, repeats)
-            print(f"{net.name:>32}{policy:>8}{added:14.2f}{whole:15.2f}{ms:10.2f}", flush=True)
+            *ratios, ms = ratios_to_network(net, policy, repeats)
+            columns = "".join(f"{x:{w}.2f}" for x, w in zip(ratios, (14, 15, 15), strict=True))
+            print(f"{net.name:>32}{policy:>8}{columns}{ms:10.2f}", flush=True)
 
 
 def main() -> None:
