@@ -39,6 +39,7 @@ PHASES = {
 PARTS = {
     "search": {
         "muzero_agent/networks.py": "network calls",
+        "torch/": "network calls",  # traced: no frame tells whose operations they are
         "muzero_agent/search/": "tree",
         "muzero_agent/": "arrays to tensors and back",
     },

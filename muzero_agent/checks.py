@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from muzero_agent.actions import MOST_ACTIONS, mask_sizes, num_actions
 from muzero_agent.planner import SEARCHES
 from muzero_agent.policies import MASK_KEY
 from muzero_agent.types import Observation
@@ -52,12 +53,24 @@ def check_arguments(given: Mapping[str, Any]) -> None:
 
 def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
     """Refuse spaces that are not supported, and say what to do instead."""
-    if not isinstance(action_space, spaces.Discrete):
+    if not isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         raise ValueError(
-            f"action space {action_space}: MuZero needs a Discrete one; wrap the environment so "
-            "that each of its actions has a number (gymnasium.wrappers.TransformAction)"
+            f"action space {action_space}: MuZero needs Discrete, MultiDiscrete or MultiBinary; "
+            "wrap the environment so that each of its actions has a number "
+            "(gymnasium.wrappers.TransformAction)"
         )
-    if action_space.start != 0:
+    if len(action_space.shape or ()) > 1:
+        raise ValueError(
+            f"action space {action_space}: it may have one dimension only; flatten it in a wrapper "
+            "(gymnasium.wrappers.TransformAction)"
+        )
+    if not 1 <= num_actions(action_space) <= MOST_ACTIONS:
+        raise ValueError(
+            f"action space {action_space}: each of its {num_actions(action_space):,} combinations "
+            f"is an action to the search, and {MOST_ACTIONS:,} are the most: leave out or merge "
+            "some in a wrapper (gymnasium.wrappers.TransformAction)"
+        )
+    if np.any(getattr(action_space, "start", 0)):
         raise ValueError(
             f"action space {action_space}: actions must be numbered from 0; subtract `start` in a "
             "wrapper (gymnasium.wrappers.TransformAction)"
@@ -83,10 +96,12 @@ def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Spac
                 f"observation space {part}: a MultiDiscrete may have one dimension only; flatten "
                 "it in a wrapper (gymnasium.wrappers.FlattenObservation)"
             )
-    if MASK_KEY in parts and parts[MASK_KEY].shape != (action_space.n,):
+    shapes = [(size,) for size in mask_sizes(action_space)]
+    if MASK_KEY in parts and parts[MASK_KEY].shape not in shapes:
         raise ValueError(
             f"observation space: {MASK_KEY!r} is {parts[MASK_KEY]}, of the shape "
-            f"{parts[MASK_KEY].shape}; give {(int(action_space.n),)}, one entry for each action"
+            f"{parts[MASK_KEY].shape}; give {' or '.join(map(str, shapes))}, one entry for each "
+            "action"
         )
 
 

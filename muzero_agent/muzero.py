@@ -31,6 +31,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from muzero_agent.actions import num_actions, to_space
 from muzero_agent.archive import describe, read_settings
 from muzero_agent.categorical import h_inverse
 from muzero_agent.checks import check_arguments, check_spaces, first_not_finite
@@ -369,11 +370,11 @@ class MuZero(OffPolicyAlgorithm):
                 ]
             )
             self._decision = _Decision(policy, np.zeros(n_envs, np.float32), legal, False)
-            return actions, actions
-        plan = self._plan_and_reanalyse(obs, legal)
-        self._decision = _Decision(plan.policy[:n_envs], plan.mixed_value[:n_envs], legal, True)
-        actions = plan.action[:n_envs].astype(np.int64)
-        return actions, actions
+        else:
+            plan = self._plan_and_reanalyse(obs, legal)
+            self._decision = _Decision(plan.policy[:n_envs], plan.mixed_value[:n_envs], legal, True)
+            actions = plan.action[:n_envs]
+        return to_space(self.action_space, actions), actions
 
     def _plan_and_reanalyse(self, obs: Observation, legal: NDArray[np.bool_] | None) -> Plan:
         """Search from the current states and, in the same batch, from stored ones, whose results
@@ -662,8 +663,7 @@ class MuZero(OffPolicyAlgorithm):
 
     @property
     def _num_actions(self) -> int:
-        assert isinstance(self.action_space, spaces.Discrete)
-        return int(self.action_space.n)
+        return num_actions(self.action_space)
 
     def _tensors(self, obs: Observation) -> Any:
         """Preprocessed tensors of observations [B, ...]."""

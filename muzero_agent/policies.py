@@ -25,6 +25,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import is_vectorized_observation
 from torch import Tensor, nn
 
+from muzero_agent import actions
 from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
 from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
 from muzero_agent.resnet import ResNet
@@ -55,7 +56,7 @@ class MuZeroPolicy(BasePolicy):
     `network` is trained; `target_network`, its moving average, is what searches.
 
     :param observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of these
-    :param action_space: Discrete
+    :param action_space: Discrete, MultiDiscrete or MultiBinary; see `actions`
     :param lr_schedule: learning rate; its value at 1 is the optimizer's first
     :param net_arch: widths of the hidden layers of h, g and f alike, or a dict of other keyword
         arguments of the network: of `networks.MlpNetwork`, for instance
@@ -148,8 +149,7 @@ class MuZeroPolicy(BasePolicy):
         )
 
     def _make_network(self) -> MuZeroNetwork:
-        assert isinstance(self.action_space, spaces.Discrete)
-        num_actions = int(self.action_space.n)
+        num_actions = actions.num_actions(self.action_space)
         support: dict[str, Any] = {
             "support_bound": self.support_bound,
             "support_size": self.support_size,
@@ -313,8 +313,9 @@ class MuZeroPolicy(BasePolicy):
         :param observation: one observation, or n of them
         :param deterministic: search without noise and take the best action
         :param action_masks: [A] or [n, A], nonzero where legal; without it, the `action_mask` of a
-            Dict observation counts.
-        :return: actions int64, () for one observation and [n] for n, and `state` as given
+            Dict observation counts. See `actions.legal_actions` for several components.
+        :return: actions, of the action space's shape () for one observation and [n, ...] for n, and
+            `state` as given
         """
         self.set_training_mode(False)
         obs, is_batch = self.batched(observation)
@@ -324,8 +325,8 @@ class MuZeroPolicy(BasePolicy):
             noise=0.0 if deterministic else 1.0,
             temperature=0.0 if deterministic else 1.0,
         )
-        actions = plan.action.astype(np.int64)
-        return (actions if is_batch else actions.reshape(())), state
+        chosen = actions.to_space(self.action_space, plan.action)
+        return (chosen if is_batch else chosen[0, ...]), state
 
     def legal_actions(
         self, obs: Observation, action_masks: NDArray[Any] | None
@@ -335,16 +336,17 @@ class MuZeroPolicy(BasePolicy):
             action_masks = obs.get(MASK_KEY)
         if action_masks is None:
             return None
-        assert isinstance(self.action_space, spaces.Discrete)
-        num_actions = int(self.action_space.n)
         batch = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
         masks = np.asarray(action_masks)
-        if masks.shape != (batch, num_actions) and (batch > 1 or masks.shape != (num_actions,)):
+        sizes = actions.mask_sizes(self.action_space)
+        size = masks.shape[-1] if masks.ndim else 0
+        if size not in sizes or masks.shape not in [(batch, size), (size,) * (batch == 1)]:
+            wanted = " or ".join(str((batch, size)) for size in sizes)
             raise ValueError(
-                f"the action masks have the shape {masks.shape}: give {(batch, num_actions)}, a "
+                f"the action masks have the shape {masks.shape}: give {wanted}, a "
                 "row for each observation, nonzero where an action is legal"
             )
-        return masks.reshape(batch, num_actions) > 0
+        return actions.legal_actions(self.action_space, masks.reshape(batch, size))
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         """SB3's hook behind `BasePolicy.predict`, for those who call the policy with tensors."""

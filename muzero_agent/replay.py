@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
+from muzero_agent.actions import num_actions
 from muzero_agent.sum_tree import SumTree
 from muzero_agent.targets import lambda_returns
 from muzero_agent.types import Observation
@@ -106,10 +107,9 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         super(ReplayBuffer, self).__init__(
             buffer_size, observation_space, action_space, device, n_envs=n_envs
         )
-        assert isinstance(action_space, spaces.Discrete)
         self.capacity = max(buffer_size // n_envs, unroll_steps + 2)
         self.buffer_size = self.capacity
-        self.num_actions = int(action_space.n)
+        self.num_actions = num_actions(action_space)
         self.unroll_steps = unroll_steps
         self.td_steps = td_steps
         self.td_lambda = td_lambda
