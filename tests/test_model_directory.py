@@ -1,0 +1,320 @@
+"""Model directories: whole, strict, and safe to share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from muzero_agent import MuZero, zoo
+from muzero_agent.policies import MlpPolicy
+from muzero_agent.zoo.cards import build_space, describe_space
+
+FLAT = spaces.Box(np.array([-1, -np.inf], np.float32), np.array([1, np.inf], np.float32))
+BOARD = spaces.Box(0, 1, (2, 3, 3), np.float32)
+
+
+class Blank(gym.Env[Any, Any]):
+    """Shows elements of a space; episodes of five steps."""
+
+    def __init__(self, observed: spaces.Space[Any], actions: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observed, actions
+        self.observation_space.seed(0)
+        self.t = 0
+
+    def _observe(self) -> Any:
+        observed = self.observation_space.sample()
+        if isinstance(observed, dict) and "action_mask" in observed:
+            observed["action_mask"][:] = 1
+        return observed
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        return self._observe(), 1.0, self.t == 5, False, {}
+
+
+CASES: dict[str, tuple[str, spaces.Space[Any], spaces.Space[Any], dict[str, Any]]] = {
+    "box": ("MlpPolicy", FLAT, spaces.Discrete(3), {"policy_kwargs": {"net_arch": [16]}}),
+    "discrete": ("MlpPolicy", spaces.Discrete(4), spaces.MultiDiscrete([2, 3]), {}),
+    "binary": ("MlpPolicy", spaces.MultiBinary(4), spaces.MultiBinary(2), {"search": "puct"}),
+    "several": (
+        "MlpPolicy",
+        spaces.MultiDiscrete([2, 3]),
+        spaces.Discrete(2),
+        {
+            "regret_tolerance": math.inf,
+            "learning_rate": 1e-4,
+            "train_freq": (1, "episode"),
+            "policy_kwargs": {
+                "net_arch": {"representation": [8], "dynamics": [8, 8], "prediction": [8]},
+                "activation_fn": nn.SiLU,
+                "features_extractor_class": FlattenExtractor,
+                "optimizer_kwargs": {"eps": 1e-5},
+            },
+        },
+    ),
+    "board": (
+        "CnnPolicy",
+        BOARD,
+        spaces.Discrete(9),
+        {"policy_kwargs": {"net_arch": {"channels": 8, "num_blocks": 1, "head_width": 8}}},
+    ),
+    "masked": (
+        "CnnPolicy",
+        spaces.Dict({"observation": BOARD, "action_mask": spaces.MultiBinary(9)}),
+        spaces.Discrete(9),
+        {"policy_kwargs": {"net_arch": {"channels": 8, "num_blocks": 1, "head_width": 8}}},
+    ),
+    "pixels": (
+        "CnnPolicy",
+        spaces.Box(0, 255, (3, 36, 36), np.uint8),
+        spaces.Discrete(2),
+        {"policy_kwargs": {"features_extractor_class": NatureCNN, "net_arch": [16]}},
+    ),
+    "dict": (
+        "MultiInputPolicy",
+        spaces.Dict({"where": FLAT, "what": spaces.Discrete(3)}),
+        spaces.Discrete(2),
+        {},
+    ),
+}
+
+
+def make(policy: str = "MlpPolicy", env: Any = "CartPole-v1", **settings: Any) -> MuZero:
+    small = {"learning_starts": 10, "batch_size": 8, "num_simulations": 4, "seed": 0}
+    return MuZero(policy, env, **(small | settings)).learn(30)
+
+
+@pytest.fixture(scope="module")
+def model() -> MuZero:
+    return make()
+
+
+@pytest.fixture
+def saved(model: MuZero, tmp_path: Path) -> Path:
+    return zoo.save(model, tmp_path / "model")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_loaded_thinks_like_what_was_saved(case: str, tmp_path: Path) -> None:
+    policy, observed, actions, settings = CASES[case]
+    env = Blank(observed, actions)
+    model = make(policy, env, **settings)
+    directory = zoo.save(model, tmp_path / "deep" / "model")
+    loaded = zoo.load(directory)
+    assert loaded.observation_space == model.observation_space
+    assert loaded.action_space == model.action_space
+    assert loaded.num_timesteps == model.num_timesteps
+    for _ in range(3):
+        obs = env._observe()
+        for ours, theirs in zip(loaded.plan(obs), model.plan(obs), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    for name in ("search", "regret_tolerance", "td_steps", "gamma", "train_freq"):
+        assert getattr(loaded, name) == getattr(model, name)
+    evaluate_policy(loaded, env, n_eval_episodes=1, warn=False)
+    evaluate_policy(loaded.policy, env, n_eval_episodes=1, warn=False)
+
+
+def test_a_directory_holds_tensors_and_json_alone(saved: Path) -> None:
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
+    json.loads((saved / "config.json").read_text())
+    content = (saved / "model.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert set(header) - {"__metadata__"}
+
+
+def test_learning_goes_on_from_a_loaded_model(saved: Path) -> None:
+    alone = zoo.load(saved, env="CartPole-v1", learning_starts=0).learn(20)
+    several = zoo.load(saved, env=make_vec_env("CartPole-v1", 3)).learn(30)
+    assert (alone.n_envs, several.n_envs) == (1, 3)
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        zoo.load(saved, env="Acrobot-v1")
+
+
+def test_arguments_can_be_changed_while_loading(saved: Path) -> None:
+    assert zoo.load(saved, num_simulations=9).num_simulations == 9
+    with pytest.raises(ValueError, match=r"knows no .*simulations"):
+        zoo.load(saved, simulations=9)
+    with pytest.raises(ValueError, match="num_simulations=0"):
+        zoo.load(saved, num_simulations=0)
+
+
+def test_half_precision_is_half_as_large_and_nearly_the_same(model: MuZero, tmp_path: Path) -> None:
+    whole, half = (zoo.save(model, tmp_path / d, dtype=d) for d in ("float32", "float16"))
+    sizes = [(path / "model.safetensors").stat().st_size for path in (whole, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    np.testing.assert_allclose(zoo.load(half).plan(obs).prior, model.plan(obs).prior, atol=2e-3)
+    with pytest.raises(ValueError, match="float32"):
+        zoo.save(model, tmp_path / "x", dtype="int8")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_spaces_survive(name: str) -> None:
+    for space in CASES[name][1:3]:
+        spec = describe_space(space)
+        assert build_space(type(spec).model_validate_json(spec.model_dump_json())) == space
+
+
+def test_cards(model: MuZero, tmp_path: Path) -> None:
+    card = zoo.Card(
+        name="muzero-CartPole-v1",
+        env="CartPole-v1",
+        training_steps=30,
+        training_seconds=0.5,
+        seed=0,
+        command="python train.py",
+        versions={"torch": "2"},
+        evaluations=[
+            zoo.Evaluation(
+                metric="mean return", mean=9.5, std=0.5, episodes=20, seed=1, num_simulations=4
+            )
+        ],
+    )
+    directory = zoo.save(model, tmp_path / "model", card)
+    assert zoo.read_card(directory) == card
+    zoo.load(directory)
+    zoo.save(model, directory)  # the new model's card is not the old one's
+    with pytest.raises(FileNotFoundError, match=r"has no card\.json"):
+        zoo.read_card(directory)
+
+
+# -- what comes from somebody else -----------------------------------------------------------------
+
+
+def rewrite(path: Path, change: Any) -> None:
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda c: c.update(extra=1), "extra"),
+        (lambda c: c.pop("policy"), "policy"),
+        (lambda c: c.update(policy="os.system"), "policy"),
+        (lambda c: c.update(format_version=2), "install a newer release"),
+        (lambda c: c["arguments"].update(exec="1"), r"knows no \['exec'\]"),
+        (lambda c: c["arguments"].update(batch_size="many"), "batch_size"),
+        (lambda c: c["arguments"].update(gamma={"a": 1}), "arguments.gamma"),
+        (lambda c: c["policy_kwargs"].update(activation_fn="os.system"), "none of"),
+        (lambda c: c["policy_kwargs"].update(features_extractor_class="Evil"), "none of"),
+        (lambda c: c["policy_kwargs"].update(net_arch=[3]), "different models"),
+        (lambda c: c["policy_kwargs"].update(net_arch=[-3]), "net_arch"),
+        (lambda c: c["observation_space"].update(type="Pickle"), "observation_space"),
+        (lambda c: c["observation_space"].update(dtype="object"), "dtype"),
+        (lambda c: c["observation_space"].update(low=[0.0, 1.0]), "bound"),
+        (lambda c: c["observation_space"].update(shape=[1 << 40], low=0.0, high=1.0), "shape"),
+        (lambda c: c["observation_space"].update(shape=[3], low=0.0, high=1.0), "different models"),
+        (lambda c: c["action_space"].update(n=1 << 40), "action_space"),
+        (lambda c: c["action_space"].update(n=100_000), "action space"),
+        (lambda c: c["policy_kwargs"].update(net_arch=[1 << 18, 1 << 18]), "different models"),
+        (lambda c: c.update(sha256="0" * 64), "hash"),
+        (lambda c: c.update(sha256="../../etc/passwd"), "sha256"),
+    ],
+)
+def test_a_config_that_is_wrong_is_refused(saved: Path, change: Any, complaint: str) -> None:
+    rewrite(saved / "config.json", change)
+    with pytest.raises(ValueError, match=complaint):
+        zoo.load(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b"null"])
+def test_what_is_no_json_is_refused(saved: Path, content: bytes) -> None:
+    (saved / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        zoo.load(saved)
+
+
+def test_weights_that_are_damaged_are_refused(saved: Path) -> None:
+    weights = saved / "model.safetensors"
+    sound = weights.read_bytes()
+    for content in (sound[:-1], sound[:100], b"", sound[:-1] + bytes([sound[-1] ^ 1])):
+        weights.write_bytes(content)
+        with pytest.raises(ValueError, match="its hash differs"):
+            zoo.load(saved)
+    weights.write_bytes(b"PK" + sound)
+    digest = hashlib.sha256(b"PK" + sound).hexdigest()
+    rewrite(saved / "config.json", lambda c: c.update(sha256=digest))
+    with pytest.raises(ValueError, match="no safetensors file"):
+        zoo.load(saved)
+
+
+def test_what_is_missing_is_named(tmp_path: Path, saved: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+        zoo.load(tmp_path / "nowhere")
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors"):
+        zoo.load(saved)
+
+
+def test_what_is_too_large_is_not_read(saved: Path) -> None:
+    with (saved / "config.json").open("ab") as file:
+        file.truncate(2 << 20)
+    with pytest.raises(ValueError, match="larger than"):
+        zoo.load(saved)
+
+
+# -- what cannot be saved --------------------------------------------------------------------------
+
+
+class Custom(MlpPolicy):
+    """Somebody's own."""
+
+
+class OwnExtractor(FlattenExtractor):
+    """Somebody's own, too."""
+
+
+def test_what_others_could_not_load_is_not_saved(tmp_path: Path) -> None:
+    custom: Any = Custom
+    with pytest.raises(ValueError, match=r"Custom.*`MuZero\.save`"):
+        zoo.save(make(custom), tmp_path / "a")
+    own = {"features_extractor_class": OwnExtractor}
+    with pytest.raises(ValueError, match=r"OwnExtractor.*`MuZero\.save`"):
+        zoo.save(make(policy_kwargs=own), tmp_path / "b")
+    normalised = VecNormalize(make_vec_env("CartPole-v1"), norm_reward=False)
+    with pytest.raises(ValueError, match=r"VecNormalize\.save"):
+        zoo.save(make(env=normalised), tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_are_left_alone(model: MuZero, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="other files"):
+        zoo.save(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_failure_leaves_the_old_model(
+    saved: Path, model: MuZero, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        zoo.save(model, saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]

@@ -1,0 +1,196 @@
+"""What a model directory says of itself: strict schemas, and spaces as JSON.
+
+Everything here comes from files that somebody else may have written: nothing is evaluated, unknown
+fields are errors, and names of classes are looked up in short lists.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT_VERSION: Literal[1] = 1
+
+
+MOST_ENTRIES = 10_000_000
+"""Of one observation."""
+
+Size = Annotated[int, Field(ge=1, le=MOST_ENTRIES)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+# -- spaces ----------------------------------------------------------------------------------------
+
+Number = float | Literal["inf", "-inf"]  # JSON has no infinity
+Bound = Number | list[Number]
+DType = Literal[
+    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64"
+]
+
+
+class BoxSpec(_Strict):
+    """A Box; a bound is one number for all entries, or one for each in C order."""
+
+    type: Literal["Box"]
+    shape: list[int]
+    dtype: DType
+    low: Bound
+    high: Bound
+
+
+class DiscreteSpec(_Strict):
+    type: Literal["Discrete"]
+    n: Size
+
+
+class MultiDiscreteSpec(_Strict):
+    type: Literal["MultiDiscrete"]
+    nvec: list[Size]
+
+
+class MultiBinarySpec(_Strict):
+    type: Literal["MultiBinary"]
+    n: Size
+
+
+class DictSpec(_Strict):
+    type: Literal["Dict"]
+    spaces: dict[str, SpaceSpec]
+
+
+SpaceSpec = Annotated[
+    BoxSpec | DiscreteSpec | MultiDiscreteSpec | MultiBinarySpec | DictSpec,
+    Field(discriminator="type"),
+]
+DictSpec.model_rebuild()
+
+
+def describe_space(space: spaces.Space[Any]) -> SpaceSpec:
+    """A space as JSON can hold it.
+
+    :raises ValueError: for spaces that `MuZero` does not take
+    """
+    if isinstance(space, spaces.Box):
+        return BoxSpec(
+            type="Box",
+            shape=list(space.shape),
+            dtype=str(space.dtype),  # type: ignore[arg-type]
+            low=_bound(space.low),
+            high=_bound(space.high),
+        )
+    if isinstance(space, spaces.Discrete):
+        return DiscreteSpec(type="Discrete", n=int(space.n))
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return MultiDiscreteSpec(type="MultiDiscrete", nvec=space.nvec.tolist())
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        return MultiBinarySpec(type="MultiBinary", n=int(space.shape[0]))
+    if isinstance(space, spaces.Dict):
+        parts = {key: describe_space(part) for key, part in space.spaces.items()}
+        return DictSpec(type="Dict", spaces=parts)
+    raise ValueError(f"a model directory cannot describe the space {space}")
+
+
+def build_space(spec: SpaceSpec) -> spaces.Space[Any]:
+    """The space that was described."""
+    if isinstance(spec, BoxSpec):
+        dtype, shape = np.dtype(spec.dtype), tuple(spec.shape)
+        if min(shape, default=1) < 1 or math.prod(shape) > MOST_ENTRIES:
+            raise ValueError(f"a Box of the shape {shape}")
+        low, high = (_array(bound, shape, dtype) for bound in (spec.low, spec.high))
+        return spaces.Box(low, high, shape, dtype.type)
+    if isinstance(spec, DiscreteSpec):
+        return spaces.Discrete(spec.n)
+    if isinstance(spec, MultiDiscreteSpec):
+        return spaces.MultiDiscrete(spec.nvec)
+    if isinstance(spec, MultiBinarySpec):
+        return spaces.MultiBinary(spec.n)
+    return spaces.Dict({key: build_space(part) for key, part in spec.spaces.items()})
+
+
+def _bound(array: np.ndarray[Any, Any]) -> Any:
+    values = [x if np.isfinite(x) else ("inf" if x > 0 else "-inf") for x in map(float, array.flat)]
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _array(bound: Bound, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    if not isinstance(bound, list):
+        return np.full(shape, float(bound), dtype)
+    if len(bound) != math.prod(shape):
+        raise ValueError(f"a bound of {len(bound)} numbers for a Box of the shape {shape}")
+    return np.array([float(x) for x in bound], np.float64).reshape(shape).astype(dtype)
+
+
+# -- the files -------------------------------------------------------------------------------------
+
+Scalar = bool | int | float | str | None
+Setting = Scalar | list[int] | list[str | int]
+
+
+class Config(_Strict):
+    """config.json: all that is needed to build the networks and their search again.
+
+    :param arguments: of `MuZero`, by name
+    :param policy_kwargs: of `MuZeroPolicy`; classes by name
+    """
+
+    format_version: Literal[1]
+    algorithm: Literal["MuZero"]
+    policy: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"]
+    arguments: dict[str, Setting]
+    policy_kwargs: dict[str, Setting | dict[str, Setting]]
+    observation_space: SpaceSpec
+    action_space: SpaceSpec
+    num_timesteps: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of model.safetensors
+    dtype: Literal["float32", "float16"]
+
+
+class Evaluation(_Strict):
+    """A measured result.
+
+    :param metric: what was measured, such as "mean return"
+    :param mean: over the episodes
+    :param std: standard deviation over the episodes
+    :param opponent: in games of two players
+    """
+
+    metric: str
+    mean: float
+    std: Annotated[float, Field(ge=0)]
+    episodes: Annotated[int, Field(ge=1)]
+    seed: int
+    num_simulations: Annotated[int, Field(ge=1)]
+    opponent: str | None = None
+
+
+class Card(_Strict):
+    """card.json: where a model comes from and how good it is.
+
+    :param env: id of the environment, with its version
+    :param env_kwargs: of `gymnasium.make`
+    :param wrappers: around the environment, innermost first
+    :param command: that trained the model
+    :param versions: of the libraries that trained it
+    """
+
+    name: str
+    env: str
+    env_kwargs: dict[str, Scalar] = {}
+    wrappers: list[str] = []
+    licence: str = "MIT"
+    training_steps: Annotated[int, Field(ge=0)]
+    training_seconds: Annotated[float, Field(ge=0)]
+    seed: int | None
+    command: str
+    commit: str | None = None
+    hardware: str | None = None
+    versions: dict[str, str]
+    evaluations: list[Evaluation]
+    notes: str = ""
