@@ -198,9 +198,15 @@ def machine() -> str:
 
 def commit() -> str:
     """Where the repository stands, with a mark if something is not committed."""
-    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")  # its own output
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + "-dirty" * bool(changed)
 
 
 # -- the JSON file -----------------------------------------------------------------------------
