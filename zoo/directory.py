@@ -114,10 +114,11 @@ def save(
         load(fresh, device="cpu")  # what cannot be read again is not put into place
         fresh.chmod(0o755)
         if directory.exists():
-            shutil.rmtree(directory)
+            directory.rename(fresh.with_suffix(".old"))
         fresh.rename(directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(fresh.with_suffix(".old"), ignore_errors=True)
     return directory
 
 
