@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,11 @@ class Hyperparams(NamedTuple):
     kwargs: dict[str, Any]  # further keyword arguments of `MuZero`
 
 
-def load_hyperparams(env_id: str, path: str | os.PathLike[str] = OWN_FILE) -> Hyperparams:
+def load_hyperparams(
+    env_id: str,
+    path: str | os.PathLike[str] = OWN_FILE,
+    changes: Mapping[str, Any] | None = None,
+) -> Hyperparams:
     """The settings of an environment, or those of the section `default` if it has none.
 
     Text is never evaluated: `policy_kwargs` is a YAML mapping, and the only schedule is
@@ -39,6 +44,7 @@ def load_hyperparams(env_id: str, path: str | os.PathLike[str] = OWN_FILE) -> Hy
 
     :param env_id: id in Gymnasium's registry
     :param path: YAML file, a section per environment
+    :param changes: values that take the place of those in the file
     :raises ValueError: naming file, section and key of what cannot be used
     """
     try:
@@ -53,7 +59,7 @@ def load_hyperparams(env_id: str, path: str | os.PathLike[str] = OWN_FILE) -> Hy
     section, where = sections[name], f"{path}, {name}"
     if not isinstance(section, dict):
         raise ValueError(f"{where}: expected `key: value` lines")
-    kwargs = dict(section)
+    kwargs = dict(section) | dict(changes or {})
     missing = {"n_timesteps", "policy"} - kwargs.keys()
     if missing:
         raise ValueError(f"{where}: {' and '.join(sorted(missing))} missing")

@@ -14,10 +14,13 @@ from muzero_agent.replay import Rows, TrajectoryReplayBuffer
 
 
 class Sweep:
-    """Goes through the rows of a replay again and again, a few at a time."""
+    """Goes through the rows of a replay again and again, a few at a time.
+
+    `position`: where it goes on, counted over the rows held by all environments.
+    """
 
     def __init__(self) -> None:
-        self._next = 0
+        self.position = 0
 
     def rows(self, replay: TrajectoryReplayBuffer, num: int) -> Rows:
         """The next rows, at most `num` and at most all that are held."""
@@ -25,7 +28,7 @@ class Sweep:
         bounds = np.cumsum(held)
         total = int(bounds[-1])
         num = min(num, total)
-        flat = (self._next + np.arange(num)) % max(total, 1)
-        self._next = int((self._next + num) % max(total, 1))
+        flat = (self.position + np.arange(num)) % max(total, 1)
+        self.position = int((self.position + num) % max(total, 1))
         env = np.searchsorted(bounds, flat, side="right")
         return Rows(env, replay.absolute(env, flat - (bounds - held)[env]))

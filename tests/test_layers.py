@@ -50,7 +50,20 @@ TABLE = [
     Row(5, ("muzero", "checks", "hyperparams"), (*SB3, "yaml")),
     Row(6, ("zoo",), (*SB3, "huggingface_hub", "pydantic", "safetensors", "yaml")),
     Row(7, ("adapters.engines",), ("numpy", "chess"), only=("zoo", "planner", "adapters.envs")),
-    Row(8, ("matches", "callbacks", "evaluation", "render", "datasets", "rl_zoo3", "cli"), None),
+    Row(
+        8,
+        (
+            "matches",
+            "callbacks",
+            "evaluation",
+            "render",
+            "datasets",
+            "rl_zoo3",
+            "checkpoints",
+            "cli",
+        ),
+        None,
+    ),
     # What only names other modules: the lazy exports of the package, the roof over the two wings.
     Row(9, ("", "adapters"), (), only=()),
 ]

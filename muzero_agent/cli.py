@@ -1,0 +1,313 @@
+"""The command line: train, resume and evaluate without a script.
+
+    muzero-agent train CartPole-v1
+    muzero-agent train LunarLander-v3 --steps 150000 --set num_simulations=32 --seed 1
+    muzero-agent train LunarLander-v3 --resume
+    muzero-agent eval runs/CartPole-v1/model
+
+Libraries are imported inside the commands: `--help` waits for none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+    from muzero_agent.muzero import MuZero
+
+CONFIG, CHECKPOINTS, LOGS, MODEL = "run.json", "checkpoints", "logs", "model"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="MuZero: train it and see how well it plays.",
+)
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """Errors that name their cure need no traceback."""
+    from gymnasium.error import Error as GymnasiumError
+
+    try:
+        yield
+    except (ValueError, OSError, GymnasiumError, ModuleNotFoundError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def train(
+    env: Annotated[str, typer.Argument(help="id of a Gymnasium environment")],
+    steps: Annotated[
+        int | None, typer.Option(help="environment steps in all; default: hyperparams.yml")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="directory of the run; default: runs/ENV")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of everything")] = 0,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE, an argument of MuZero in YAML; may be repeated"),
+    ] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--hyperparams", help="YAML file in place of the package's own")
+    ] = None,
+    n_envs: Annotated[int | None, typer.Option(help="environments searched as one batch")] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="steps between checkpoints")] = 10_000,
+    checkpoint_replay: Annotated[bool, typer.Option(help="keep the replay in checkpoints")] = True,
+    resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="log for TensorBoard")] = False,
+    progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
+    device: Annotated[str, typer.Option(help="of the networks: cpu, cuda, auto")] = "auto",
+    threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
+) -> None:
+    """Train MuZero on an environment, with checkpoints on the way.
+
+    Writes into the run's directory: checkpoints/, logs/ (CSV, and TensorBoard if wanted), and in
+    the end model/, which is safe to share. Started again with --resume, a run that was interrupted
+    goes on from its newest checkpoint.
+    """
+    with _said_plainly():
+        out = Path("runs") / env.replace("/", "-") if out is None else out
+        for name, number in (("checkpoint-every", checkpoint_every), ("threads", threads)):
+            if number < 1:
+                raise ValueError(f"--{name} {number}: give at least 1")
+        import torch
+
+        torch.set_num_threads(threads)
+        if resume:
+            run = _read_run(out, env)
+            if steps is not None:
+                run["steps"] = steps
+            if setting or settings_file or n_envs:
+                raise ValueError(
+                    "--resume goes on with the run's own settings: leave out --set, --hyperparams "
+                    "and --n-envs"
+                )
+        else:
+            run = _new_run(env, steps, seed, setting or [], settings_file, n_envs)
+            if (out / CONFIG).exists():
+                raise ValueError(
+                    f"{out} holds a run already: go on with --resume, or give another --out"
+                )
+        _train(run, out, checkpoint_every, checkpoint_replay, tensorboard, progress, device)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="model directory, or a .zip of MuZero.save")],
+    env: Annotated[
+        str | None, typer.Option(help="id of the environment; default: what it was trained on")
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="episodes to play")] = 20,
+    seed: Annotated[int, typer.Option(help="of the environment")] = 1,
+    simulations: Annotated[int | None, typer.Option(help="per move; default: the model's")] = None,
+    stochastic: Annotated[bool, typer.Option(help="search with noise")] = False,
+    trust: Annotated[
+        bool, typer.Option(help="load a .zip, which can run its author's code")
+    ] = False,
+    write: Annotated[Path | None, typer.Option("--json", help="write the result there")] = None,
+) -> None:
+    """Play episodes and print the mean return."""
+    with _said_plainly():
+        import numpy as np
+        from stable_baselines3.common.env_util import make_vec_env
+        from stable_baselines3.common.evaluation import evaluate_policy
+
+        if episodes < 1:
+            raise ValueError(f"--episodes {episodes}: give at least 1")
+        changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
+        agent = _load(model, trust, changes)
+        if env is None:
+            env = _env_of(model)
+        envs = make_vec_env(env, min(episodes, 10), seed=seed)
+        if envs.observation_space != agent.observation_space:
+            raise ValueError(
+                f"{env} shows {envs.observation_space}, and the model was trained on "
+                f"{agent.observation_space}: give its own environment by --env"
+            )
+        returns, lengths = evaluate_policy(
+            agent, envs, episodes, deterministic=not stochastic, return_episode_rewards=True
+        )
+        result = {
+            "env": env,
+            "episodes": episodes,
+            "seed": seed,
+            "num_simulations": agent.num_simulations,
+            "mean": float(np.mean(returns)),
+            "std": float(np.std(returns)),
+            "returns": [float(x) for x in np.asarray(returns)],
+        }
+        typer.echo(
+            f"{env}: mean return {result['mean']:.1f} +- {result['std']:.1f} over {episodes} "
+            f"episodes of {np.mean(lengths):.0f} steps, {agent.num_simulations} simulations a move"
+        )
+        if write is not None:
+            write.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+# -- a run -----------------------------------------------------------------------------------------
+
+
+def _new_run(
+    env: str,
+    steps: int | None,
+    seed: int,
+    settings: list[str],
+    settings_file: Path | None,
+    n_envs: int | None,
+) -> dict[str, Any]:
+    """What run.json holds: all that it takes to begin again."""
+    from muzero_agent.hyperparams import OWN_FILE, load_hyperparams
+
+    params = load_hyperparams(env, settings_file or OWN_FILE, _changes(settings))
+    return {
+        "env": env,
+        "steps": params.n_timesteps if steps is None else steps,
+        "seed": seed,
+        "n_envs": params.n_envs if n_envs is None else n_envs,
+        "set": settings,
+        "hyperparams": None if settings_file is None else str(settings_file.resolve()),
+        "command": " ".join(sys.argv),
+    }
+
+
+def _changes(settings: list[str]) -> dict[str, Any]:
+    """Arguments of MuZero from KEY=VALUE."""
+    import yaml
+
+    changes = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text}: give KEY=VALUE")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {text}: the value is not valid YAML: {error}") from error
+    return changes
+
+
+def _read_run(out: Path, env: str) -> dict[str, Any]:
+    if not (out / CONFIG).exists():
+        raise ValueError(f"{out} holds no run to go on with: leave out --resume to begin one")
+    run: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    if run["env"] != env:
+        raise ValueError(f"{out} is a run of {run['env']}, not of {env}")
+    return run
+
+
+def _train(
+    run: dict[str, Any],
+    out: Path,
+    checkpoint_every: int,
+    checkpoint_replay: bool,
+    tensorboard: bool,
+    progress: bool,
+    device: str,
+) -> None:
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.logger import configure
+
+    from muzero_agent import zoo
+    from muzero_agent.checkpoints import (
+        SaveCheckpoints,
+        latest_checkpoint,
+        load_checkpoint,
+        save_checkpoint,
+    )
+
+    if run["steps"] < 1 or run["n_envs"] < 1:
+        raise ValueError("--steps and --n-envs: give at least 1")
+    envs = make_vec_env(run["env"], run["n_envs"], seed=run["seed"])
+    checkpoint = latest_checkpoint(out / CHECKPOINTS)
+    if checkpoint is None:
+        model = _fresh_model(run, envs, device)
+        out.mkdir(parents=True, exist_ok=True)
+        fresh = out / f".{CONFIG}"
+        fresh.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+        fresh.replace(out / CONFIG)  # a run has all of it or none
+    else:
+        model = load_checkpoint(checkpoint, envs, device)
+    started = model.num_timesteps
+    if started >= run["steps"]:
+        raise ValueError(
+            f"{out} has learned its {run['steps']:,} steps already: give more --steps, or another "
+            "--out"
+        )
+    formats = ["csv", "tensorboard"] if tensorboard else ["csv"]
+    if not progress:
+        formats.append("stdout")
+    model.set_logger(configure(str(out / LOGS / f"{started:012d}"), formats))
+    typer.echo(f"{run['env']}: steps {started:,} to {run['steps']:,}, in {out}")
+    model.learn(
+        run["steps"] - started,
+        callback=SaveCheckpoints(out / CHECKPOINTS, checkpoint_every, replay=checkpoint_replay),
+        reset_num_timesteps=False,
+        progress_bar=progress,
+    )
+    save_checkpoint(model, out / CHECKPOINTS, replay=checkpoint_replay)
+    zoo.save(model, out / MODEL)
+    typer.echo(f"Done: {out / MODEL}. See how it plays: muzero-agent eval {out / MODEL}")
+
+
+def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
+    import yaml
+
+    from muzero_agent.hyperparams import OWN_FILE, load_hyperparams
+    from muzero_agent.muzero import MuZero
+
+    changes = {
+        text.partition("=")[0]: yaml.safe_load(text.partition("=")[2]) for text in run["set"]
+    }
+    params = load_hyperparams(run["env"], run["hyperparams"] or OWN_FILE, changes)
+    return MuZero(params.policy, envs, seed=run["seed"], device=device, **params.kwargs)
+
+
+def _load(path: Path, trust: bool, changes: dict[str, Any]) -> MuZero:
+    """A model directory; a zip only if its author is trusted."""
+    from muzero_agent import zoo
+    from muzero_agent.muzero import MuZero
+
+    if path.is_dir():
+        return zoo.load(path, **changes)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if not trust:
+        raise ValueError(
+            f"{path} is no model directory; a .zip of MuZero.save holds pickles, which can run its "
+            "author's code: give --trust if you trust them"
+        )
+    return MuZero.load(path, **changes)
+
+
+def _env_of(model: Path) -> str:
+    """The environment's id, from the model's card or from the run that it lies in."""
+    from muzero_agent import zoo
+
+    if (model / "card.json").exists():
+        return zoo.read_card(model).env
+    config = model.parent / CONFIG
+    if config.exists():
+        return str(json.loads(config.read_text(encoding="utf-8"))["env"])
+    raise ValueError(f"{model} does not say which environment it was trained on: give --env")
+
+
+def main() -> None:
+    """Entry point of `muzero-agent`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The command line: train, resume, evaluate; what is wrong is said without a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from muzero_agent.cli import app
+
+SMALL = ["--set", "num_simulations=2", "--set", "batch_size=8", "--set", "learning_starts=20"]
+SMALL += ["--set", "policy_kwargs={net_arch: [16]}", "--no-progress"]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "cartpole"
+    done = run("train", "CartPole-v1", "--steps", "120", "--out", out, "--n-envs", "2", *SMALL)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_training_leaves_a_model_and_logs(trained: Path) -> None:
+    assert sorted(path.name for path in (trained / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    config = json.loads((trained / "model" / "config.json").read_text())
+    assert config["arguments"]["num_simulations"] == 2
+    assert config["num_timesteps"] >= 120
+    assert "train/loss" in (trained / "logs" / "000000000000" / "progress.csv").read_text()
+    assert json.loads((trained / "run.json").read_text())["n_envs"] == 2
+
+
+def test_evaluation_of_a_directory(trained: Path, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    done = run("eval", trained / "model", "--episodes", "3", "--simulations", "5", "--json", result)
+    assert done.exit_code == 0, done.output
+    assert "over 3 episodes" in done.output
+    found = json.loads(result.read_text())
+    assert found["env"] == "CartPole-v1"
+    assert found["num_simulations"] == 5
+    assert len(found["returns"]) == 3
+    assert found["mean"] == pytest.approx(sum(found["returns"]) / 3)
+    again = run("eval", trained / "model", "--episodes", "3", "--simulations", "5")
+    assert again.output == done.output
+
+
+def test_a_pickle_needs_trust(trained: Path) -> None:
+    checkpoint = next((trained / "checkpoints").iterdir())
+    zipped = str(checkpoint / "model.zip")
+    arguments = ["eval", zipped, "--env", "CartPole-v1", "--episodes", "1"]
+    refused = run(*arguments)
+    assert refused.exit_code == 2
+    assert "--trust" in refused.output
+    assert run(*arguments, "--trust").exit_code == 0
+
+
+def test_resuming_goes_on(trained: Path) -> None:
+    done = run("train", "CartPole-v1", "--out", trained, "--resume", "--steps", "160", *SMALL[-1:])
+    assert done.exit_code == 0, done.output
+    assert json.loads((trained / "model" / "config.json").read_text())["num_timesteps"] >= 160
+    assert len(list((trained / "logs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["train", "CartPole-v1", "--out", "{run}"], "--resume"),
+        (["train", "Acrobot-v1", "--out", "{run}", "--resume"], "is a run of CartPole-v1"),
+        (["train", "CartPole-v1", "--out", "{new}", "--resume"], "no run to go on with"),
+        (["train", "CartPole-v1", "--out", "{run}", "--resume", "--steps", "9"], "steps already"),
+        (["train", "CartPole-v1", "--out", "{run}", "--resume", "--set", "gamma=1"], "--set"),
+        (["train", "CartPoole-v1", "--out", "{new}"], "CartPoole"),
+        (["train", "Pendulum-v1", "--out", "{new}"], "action space"),
+        (["train", "CartPole-v1", "--out", "{new}", "--set", "simulations=3"], "num_simulations"),
+        (["train", "CartPole-v1", "--out", "{new}", "--set", "gamma"], "KEY=VALUE"),
+        (["train", "CartPole-v1", "--out", "{new}", "--set", "gamma=[1"], "YAML"),
+        (["train", "CartPole-v1", "--out", "{new}", "--set", "gamma=2"], "gamma=2"),
+        (["train", "CartPole-v1", "--out", "{new}", "--steps", "0"], "at least 1"),
+        (["train", "CartPole-v1", "--out", "{new}", "--checkpoint-every", "0"], "at least 1"),
+        (["train", "CartPole-v1", "--out", "{run}/run.json/x"], "run.json"),
+        (["eval", "{new}"], "does not exist"),
+        (["eval", "{run}/model", "--env", "Acrobot-v1"], "was trained on"),
+        (["eval", "{run}/model", "--episodes", "0"], "at least 1"),
+        (["eval", "{run}"], "config.json"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    arguments: list[str], complaint: str, trained: Path, tmp_path: Path
+) -> None:
+    new = tmp_path / "new"
+    done = run(*(argument.format(run=trained, new=new) for argument in arguments))
+    assert done.exit_code == 2, done.output
+    assert complaint in done.output
+    assert "Traceback" not in done.output
+    assert not new.exists()
+
+
+def test_help_waits_for_no_library() -> None:
+    code = (
+        "import sys\nfrom muzero_agent import cli\n"
+        "assert not {'torch', 'numba', 'stable_baselines3', 'gymnasium'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
