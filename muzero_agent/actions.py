@@ -31,10 +31,13 @@ def components(space: spaces.Space[Any]) -> tuple[int, ...]:
 
 
 def num_actions(space: spaces.Space[Any]) -> int:
-    """A, the number of actions."""
+    """A, the number of actions; of several components, some number above `MOST_ACTIONS` if they
+    have more combinations than that."""
     total = 1
     for choices in components(space):
         total *= choices
+        if total > MOST_ACTIONS and not isinstance(space, spaces.Discrete):
+            break  # too many: how many exactly would be a number of thousands of digits
     return total
 
 
@@ -42,8 +45,11 @@ def to_space(space: spaces.Space[Any], actions: NDArray[np.integer]) -> NDArray[
     """The elements of the space [B, *space.shape] that have these numbers [B]."""
     if isinstance(space, spaces.Discrete):
         return actions.astype(np.int64)
-    chosen = np.stack(np.unravel_index(actions, components(space)), -1)
-    return chosen.reshape(len(actions), *(space.shape or ())).astype(space.dtype)
+    chosen = np.empty((len(actions), *(space.shape or ())), space.dtype)
+    rest = actions
+    for i, choices in reversed(list(enumerate(components(space)))):
+        rest, chosen[:, i] = np.divmod(rest, choices)
+    return chosen
 
 
 def mask_sizes(space: spaces.Space[Any]) -> tuple[int, ...]:

@@ -66,9 +66,9 @@ def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Spac
         )
     if not 1 <= num_actions(action_space) <= MOST_ACTIONS:
         raise ValueError(
-            f"action space {action_space}: each of its {num_actions(action_space):,} combinations "
-            f"is an action to the search, and {MOST_ACTIONS:,} are the most: leave out or merge "
-            "some in a wrapper (gymnasium.wrappers.TransformAction)"
+            f"action space {action_space}: each of its combinations is an action to the search, "
+            f"and {MOST_ACTIONS:,} are the most: leave out or merge some in a wrapper "
+            "(gymnasium.wrappers.TransformAction)"
         )
     if np.any(getattr(action_space, "start", 0)):
         raise ValueError(

@@ -91,7 +91,7 @@ class MuZero(OffPolicyAlgorithm):
     :param gradient_steps: updates each time; -1 for as many as steps were taken
     :param num_simulations: network calls of a search
     :param search: "gumbel" (sequential halving over sampled actions; learns with few simulations)
-        or "puct" (MuZero's original, which did not learn here from 16 simulations and fewer)
+        or "puct" (MuZero's original)
     :param unroll_steps: K, steps for which the model is unrolled in training
     :param td_steps: n, steps of reward at most in a value target
     :param td_lambda: lambda of the value target: 1 is the n-step return, 0 the one-step target

@@ -38,8 +38,10 @@ class MuZeroNetwork(nn.Module):
     """
 
     traceable: ClassVar[bool] = False
-    """Whether `recurrent_inference` is the same operations whatever its inputs: then a search
-    records them once (`torch.jit.trace`) and does not come back to Python for each."""
+    """Whether `recurrent_inference` is the same operations whatever its inputs: then searches
+    record them once (`torch.jit.trace`) and do not come back to Python for each. Not inherited: a
+    subclass says it for itself. Hooks registered after the first searches are not called in them.
+    """
 
     def __init__(self, num_actions: int, support_bound: float, support_size: int) -> None:
         super().__init__()
@@ -253,9 +255,8 @@ class MlpNetwork(MuZeroNetwork):
 
     def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         first = self.transition_in
-        table = self.action_embedding.weight + first.bias  # of A rows, so cheaper than B sums
-        hidden = torch.addmm(functional.embedding(action, table), latent, first.weight.t())
-        hidden = self.transition(first.normalize(hidden))
+        hidden = functional.linear(latent, first.weight, first.bias)
+        hidden = self.transition(first.normalize(hidden + self.action_embedding(action)))
         latent, reward_logits = self.transition_out(hidden).split(self._transition_split, -1)
         return self.latent_norm(latent), reward_logits
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from muzero_agent.search import Tree, gumbel_muzero_policy, muzero_policy
 from muzero_agent.types import RecurrentOutput, RootOutput
 
 SEARCHES = ("gumbel", "puct")
+
+_UNTRACED_SEARCHES = 2
+"""A trace takes 20 ms and nearly 1 MB for good: not for planners that are hardly used."""
 
 
 class Plan(NamedTuple):
@@ -60,7 +64,8 @@ class LatentPlanner:
         self._shape: tuple[int, int, int] | None = None
         self._latents = torch.empty(0)
         self._step: Callable[..., tuple[Tensor, Tensor]] = _Step(network)
-        self._step_is_for: tuple[torch.device, torch.dtype, bool] | None = None
+        self._step_is_for: _Kind | None = None
+        self._searches = 0  # of this kind
 
     def __reduce__(self) -> tuple[type[LatentPlanner], tuple[MuZeroNetwork]]:
         return LatentPlanner, (self.network,)  # a copied trace would keep the original's weights
@@ -179,13 +184,44 @@ class LatentPlanner:
         if self._tree is None or shape != self._shape:
             self._tree, self._shape = Tree(*shape), shape
         needed = (num_simulations + 1, *latent.shape)
-        if self._latents.shape != needed or self._latents.device != latent.device:
+        held = self._latents
+        if (held.shape, held.device, held.dtype) != (needed, latent.device, latent.dtype):
             self._latents = latent.new_empty(needed)
         self._latents[0] = latent
-        kind = (latent.device, latent.dtype, self.network.training)
-        if kind != self._step_is_for:
-            self._step, self._step_is_for = _traced(_Step(self.network), self._latents), kind
+        if self._step_is_for is None or not self._step_is_for.holds(self.network, latent):
+            self._step, self._searches = _Step(self.network), 0
+            self._step_is_for = _Kind(self.network, latent)
+        self._searches += 1
+        if self._searches == _UNTRACED_SEARCHES + 1:
+            self._step = _traced(_Step(self.network), self._latents)
         return self._tree
+
+
+class _Kind:
+    """What a trace was made for: it knows nothing of modules and parameters that take the place of
+    others later, nor of another mode."""
+
+    def __init__(self, network: MuZeroNetwork, latent: Tensor) -> None:
+        self.network = network
+        self.mode = _mode(network, latent)
+        self.parts: list[tuple[dict[str, Any], str, object]] = [
+            (parts, name, part)
+            for module in network.modules()
+            for parts in (module._parameters, module._buffers, module._modules)
+            for name, part in parts.items()
+        ]
+
+    def holds(self, network: MuZeroNetwork, latent: Tensor) -> bool:
+        return (
+            network is self.network
+            and self.mode == _mode(network, latent)
+            and all(parts.get(name) is part for parts, name, part in self.parts)
+        )
+
+
+def _mode(network: MuZeroNetwork, latent: Tensor) -> tuple[object, ...]:
+    device = latent.device
+    return device, latent.dtype, network.training, torch.is_autocast_enabled(device.type)
 
 
 class _Step(nn.Module):
@@ -205,20 +241,28 @@ class _Step(nn.Module):
 
 def _traced(step: _Step, latents: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
     """The same step without Python, in half the time where networks are small; the weights are
-    shared. Where the installed torch cannot trace, the step itself.
+    shared. Where that is not safe, or the installed torch cannot trace, the step itself.
 
     :param latents: [N + 1, B, *latent]
     """
-    if not step.network.traceable:
+    network = step.network
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+    if not network.traceable or "traceable" not in vars(type(network)) or hooked:
         return step
     zeros = torch.zeros(latents.shape[1], dtype=torch.int32, device=latents.device)
     example = latents.flatten(0, 1), zeros.long(), zeros, latents[1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, but nothing else does it without a compiler
-        try:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:  # deprecated, but nothing else does it without a compiler
             traced = torch.jit.trace(step, example, check_trace=False)
         except (AttributeError, RuntimeError):
             return step
+    # What depends on data would be frozen, such as an `if` in an activation function; torch's own
+    # functions merely check their arguments.
+    own = str(Path(torch.__file__).parent)
+    risk = torch.jit.TracerWarning  # type: ignore[attr-defined]
+    if any(issubclass(w.category, risk) and own not in w.filename for w in said):
+        return step
     return cast(Callable[..., tuple[Tensor, Tensor]], traced)
 
 

@@ -21,6 +21,7 @@ SPACES = [
     spaces.Discrete(5),
     spaces.MultiDiscrete([2, 3, 4]),
     spaces.MultiDiscrete([7]),
+    spaces.MultiDiscrete([1] * 70 + [2]),
     spaces.MultiBinary(4),
 ]
 SMALL: dict[str, Any] = {

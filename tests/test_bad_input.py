@@ -346,6 +346,7 @@ def test_a_mask_that_would_be_normalised_is_refused() -> None:
         spaces.MultiDiscrete([200, 200]),
         spaces.MultiBinary([2, 2]),
         spaces.MultiBinary(15),
+        spaces.MultiBinary(15_000),
         spaces.Discrete(2, start=1),
     ],
     ids=str,

@@ -12,7 +12,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
+from safetensors.torch import load_file, save_file
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
@@ -20,6 +22,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from muzero_agent import MuZero, zoo
+from muzero_agent.networks import RunningNorm
 from muzero_agent.policies import MlpPolicy
 from muzero_agent.zoo.cards import build_space, describe_space
 
@@ -168,10 +171,27 @@ def test_half_precision_is_half_as_large_and_nearly_the_same(model: MuZero, tmp_
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_spaces_survive(name: str) -> None:
+def test_spaces_of_models_survive(name: str) -> None:
     for space in CASES[name][1:3]:
         spec = describe_space(space)
         assert build_space(type(spec).model_validate_json(spec.model_dump_json())) == space
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.MultiDiscrete([2, 3], dtype=np.int32),
+        spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (2,), np.int64),
+        spaces.Box(0, 255, (2, 2), np.uint8),
+        spaces.Box(-np.inf, np.array([1.5, np.inf], np.float64), (2,), np.float64),
+    ],
+    ids=str,
+)
+def test_spaces_with_edges_survive(space: spaces.Space[Any]) -> None:
+    spec = describe_space(space)
+    restored = build_space(type(spec).model_validate_json(spec.model_dump_json()))
+    assert restored == space
+    assert restored.dtype == space.dtype
 
 
 def test_cards(model: MuZero, tmp_path: Path) -> None:
@@ -214,6 +234,16 @@ def rewrite(path: Path, change: Any) -> None:
         (lambda c: c.update(policy="os.system"), "policy"),
         (lambda c: c.update(format_version=2), "install a newer release"),
         (lambda c: c["arguments"].update(exec="1"), r"knows no \['exec'\]"),
+        (lambda c: c["arguments"].update(tensorboard_log="/tmp"), "tensorboard_log"),
+        (lambda c: c["arguments"].update(device="meta"), "device"),
+        (lambda c: c["arguments"].update(seed=7), "seed"),
+        (lambda c: c["arguments"].update(num_simulations=10**8), "100,000"),
+        (lambda c: c["arguments"].update(buffer_size=10**30), "buffer_size"),
+        (lambda c: c["arguments"].update(gamma=10**400), "gamma"),
+        (lambda c: c["arguments"].update(gamma=math.nan), "gamma"),
+        (lambda c: c["policy_kwargs"].update(optimizer_class="SGD"), "optimizer_class"),
+        (lambda c: c["policy_kwargs"].update(net_arch=[1] * 4000), "net_arch"),
+        (lambda c: c.update(dtype="float16"), "different models"),
         (lambda c: c["arguments"].update(batch_size="many"), "batch_size"),
         (lambda c: c["arguments"].update(gamma={"a": 1}), "arguments.gamma"),
         (lambda c: c["policy_kwargs"].update(activation_fn="os.system"), "none of"),
@@ -223,8 +253,18 @@ def rewrite(path: Path, change: Any) -> None:
         (lambda c: c["observation_space"].update(type="Pickle"), "observation_space"),
         (lambda c: c["observation_space"].update(dtype="object"), "dtype"),
         (lambda c: c["observation_space"].update(low=[0.0, 1.0]), "bound"),
-        (lambda c: c["observation_space"].update(shape=[1 << 40], low=0.0, high=1.0), "shape"),
+        (lambda c: c["observation_space"].update(shape=[1 << 40], low=0.0, high=1.0), "entries"),
         (lambda c: c["observation_space"].update(shape=[3], low=0.0, high=1.0), "different models"),
+        (
+            lambda c: c.update(
+                observation_space={
+                    "type": "Dict",
+                    "spaces": {str(i): {"type": "Discrete", "n": 2} for i in range(10_001)},
+                }
+            ),
+            "entries",
+        ),
+        (lambda c: c.update(action_space={"type": "MultiBinary", "n": 10**7}), "action space"),
         (lambda c: c["action_space"].update(n=1 << 40), "action_space"),
         (lambda c: c["action_space"].update(n=100_000), "action space"),
         (lambda c: c["policy_kwargs"].update(net_arch=[1 << 18, 1 << 18]), "different models"),
@@ -300,9 +340,79 @@ def test_what_others_could_not_load_is_not_saved(tmp_path: Path) -> None:
 
 def test_other_files_are_left_alone(model: MuZero, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="other files"):
-        zoo.save(model, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"architectures": ["Llama"]}')
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"another's weights")
+    (tmp_path / ".model.old").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for taken in (tmp_path, tmp_path / "other", tmp_path / "thesis.tex"):
+        with pytest.raises(FileExistsError, match="not a model directory"):
+            zoo.save(model, taken)
+    assert sorted(tmp_path.rglob("*")) == before
+    directory = zoo.save(model, tmp_path / "model")
+    zoo.save(model, directory)
+    assert sorted(set(tmp_path.rglob("*")) - set(directory.rglob("*")) - {directory}) == before
+
+
+def test_a_link_stays_a_link(model: MuZero, saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(saved)
+    zoo.save(model, tmp_path / "link", dtype="float16")
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((saved / "config.json").read_text())["dtype"] == "float16"
+
+
+def test_a_save_that_fails_at_the_last_step_puts_the_old_model_back(
+    saved: Path, model: MuZero, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.save(model, saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_saving_draws_nothing_from_the_global_generator(model: MuZero, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    zoo.save(model, tmp_path / "model")
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(1))
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -1.0, [1.0, 2.0]])
+def test_the_values_error_has_to_be_one(saved: Path, value: Any) -> None:
+    weights = saved / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["value_error"]
+    if value is not None:
+        tensors["value_error"] = torch.tensor(value)
+    save_file(tensors, weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    rewrite(saved / "config.json", lambda c: c.update(sha256=digest))
+    with pytest.raises(ValueError, match=r"value_error|different models"):
+        zoo.load(saved)
+
+
+def test_half_precision_leaves_statistics_alone(tmp_path: Path) -> None:
+    model = make()
+    norm = model.policy.target_network.running_norm
+    assert isinstance(norm, RunningNorm)
+    norm.count.fill_(1e6)
+    norm.mean.fill_(1000.3)
+    norm.var.fill_(1e-9)
+    loaded = zoo.load(zoo.save(model, tmp_path / "model", dtype="float16"))
+    restored = loaded.policy.target_network.running_norm
+    assert isinstance(restored, RunningNorm)
+    assert [float(x) for x in (restored.count, restored.mean[0])] == [1e6, float(norm.mean[0])]
+    assert torch.equal(restored.var, norm.var)
 
 
 def test_a_failure_leaves_the_old_model(

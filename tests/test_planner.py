@@ -107,7 +107,7 @@ def test_the_traced_step_is_the_step() -> None:
             for a, b in zip(plan(net, obs, ours), plan(net, obs, theirs), strict=True):
                 np.testing.assert_array_equal(a, b)
 
-    compare(traced_planner, eager_planner)
+    compare(traced_planner, eager_planner)  # three searches
     assert isinstance(traced_planner._step, torch.jit.ScriptModule)
     assert not isinstance(eager_planner._step, torch.jit.ScriptModule)
     for parameter, other in zip(net.parameters(), eager.parameters(), strict=True):
@@ -124,6 +124,60 @@ def test_the_traced_step_is_the_step() -> None:
     compare(clone, eager_planner)
     nn.init.normal_(clone.network.heads.weight)  # type: ignore[union-attr, arg-type]
     compare(traced_planner, eager_planner)
+
+
+def test_parts_that_take_the_place_of_others_are_noticed() -> None:
+    net = network()
+    planner, obs = LatentPlanner(net), torch.randn(2, 4)
+
+    def same_as_fresh(planned: MlpNetwork) -> None:
+        for ours, theirs in zip(plan(net, obs, planner), plan(planned, obs), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    def use() -> None:
+        for _ in range(4):
+            plan(net, obs, planner)
+        assert isinstance(planner._step, torch.jit.ScriptModule)
+
+    use()
+    other = {name: x + 0.1 for name, x in net.state_dict().items()}
+    net.load_state_dict(other, assign=True)
+    same_as_fresh(net)
+    use()
+    net.heads = nn.Linear(16, net.heads.out_features)
+    same_as_fresh(net)
+    use()
+    with torch.autocast("cpu", torch.bfloat16):
+        same_as_fresh(net)
+    same_as_fresh(net)
+    use()
+    planner.network = network()
+    same_as_fresh(planner.network)
+
+
+class Forked(nn.Module):
+    """An activation that looks at its data."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Subclass(MlpNetwork):
+    """Does not say that it can be traced."""
+
+
+@pytest.mark.parametrize("kind", ["activation", "subclass", "hook"])
+def test_what_cannot_be_traced_is_not(kind: str) -> None:
+    sizes: Any = {"representation": [8], "dynamics": [8], "prediction": [8]}
+    if kind == "activation":
+        sizes["activation"] = Forked
+    net = (Subclass if kind == "subclass" else MlpNetwork)(nn.Identity(), 4, ACTIONS, **sizes)
+    if kind == "hook":
+        net.heads.register_forward_hook(lambda *_: None)
+    planner = LatentPlanner(net)
+    for _ in range(4):
+        plan(net, torch.randn(2, 4), planner)
+    assert not isinstance(planner._step, torch.jit.ScriptModule)
 
 
 def test_the_traced_step_of_a_resnet_is_the_step() -> None:

@@ -23,12 +23,12 @@ Size = Annotated[int, Field(ge=1, le=MOST_ENTRIES)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # -- spaces ----------------------------------------------------------------------------------------
 
-Number = float | Literal["inf", "-inf"]  # JSON has no infinity
+Number = int | float | Literal["inf", "-inf"]  # JSON has no infinity
 Bound = Number | list[Number]
 DType = Literal[
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64"
@@ -53,6 +53,7 @@ class DiscreteSpec(_Strict):
 class MultiDiscreteSpec(_Strict):
     type: Literal["MultiDiscrete"]
     nvec: list[Size]
+    dtype: DType
 
 
 class MultiBinarySpec(_Strict):
@@ -88,7 +89,11 @@ def describe_space(space: spaces.Space[Any]) -> SpaceSpec:
     if isinstance(space, spaces.Discrete):
         return DiscreteSpec(type="Discrete", n=int(space.n))
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        return MultiDiscreteSpec(type="MultiDiscrete", nvec=space.nvec.tolist())
+        return MultiDiscreteSpec(
+            type="MultiDiscrete",
+            nvec=space.nvec.tolist(),
+            dtype=str(space.dtype),  # type: ignore[arg-type]
+        )
     if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
         return MultiBinarySpec(type="MultiBinary", n=int(space.shape[0]))
     if isinstance(space, spaces.Dict):
@@ -98,39 +103,61 @@ def describe_space(space: spaces.Space[Any]) -> SpaceSpec:
 
 
 def build_space(spec: SpaceSpec) -> spaces.Space[Any]:
-    """The space that was described."""
+    """The space that was described.
+
+    :raises ValueError: if there is none such, or if its observations are larger than any of use
+    """
+    if _entries(spec) > MOST_ENTRIES:
+        raise ValueError(f"observations of more than {MOST_ENTRIES:,} entries")
     if isinstance(spec, BoxSpec):
         dtype, shape = np.dtype(spec.dtype), tuple(spec.shape)
-        if min(shape, default=1) < 1 or math.prod(shape) > MOST_ENTRIES:
-            raise ValueError(f"a Box of the shape {shape}")
         low, high = (_array(bound, shape, dtype) for bound in (spec.low, spec.high))
         return spaces.Box(low, high, shape, dtype.type)
     if isinstance(spec, DiscreteSpec):
         return spaces.Discrete(spec.n)
     if isinstance(spec, MultiDiscreteSpec):
-        return spaces.MultiDiscrete(spec.nvec)
+        return spaces.MultiDiscrete(spec.nvec, np.dtype(spec.dtype).type)
     if isinstance(spec, MultiBinarySpec):
         return spaces.MultiBinary(spec.n)
     return spaces.Dict({key: build_space(part) for key, part in spec.spaces.items()})
 
 
 def _bound(array: np.ndarray[Any, Any]) -> Any:
-    values = [x if np.isfinite(x) else ("inf" if x > 0 else "-inf") for x in map(float, array.flat)]
+    values = [x if np.isfinite(x) else ("inf" if x > 0 else "-inf") for x in array.ravel().tolist()]
     return values[0] if len(set(values)) == 1 else values
 
 
+def _entries(spec: SpaceSpec) -> int:
+    """How much an observation holds; a part counts at least 1,000, for what each costs besides."""
+    if isinstance(spec, DictSpec):
+        return sum(max(_entries(part), 1000) for part in spec.spaces.values())
+    if isinstance(spec, BoxSpec):
+        if min(spec.shape, default=1) < 1:
+            raise ValueError(f"a Box of the shape {spec.shape}")
+        return math.prod(spec.shape)
+    if isinstance(spec, MultiDiscreteSpec):
+        return sum(spec.nvec)
+    return spec.n
+
+
 def _array(bound: Bound, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    if not isinstance(bound, list):
-        return np.full(shape, float(bound), dtype)
-    if len(bound) != math.prod(shape):
-        raise ValueError(f"a bound of {len(bound)} numbers for a Box of the shape {shape}")
-    return np.array([float(x) for x in bound], np.float64).reshape(shape).astype(dtype)
+    values = bound if isinstance(bound, list) else [bound]
+    if len(values) not in (1, math.prod(shape)):
+        raise ValueError(f"a bound of {len(values)} numbers for a Box of the shape {shape}")
+    numbers = [float(x) if isinstance(x, str) else x for x in values]
+    exact = np.array(numbers, dtype)  # OverflowError for integers that do not fit
+    if dtype.kind in "iu" and any(x != y for x, y in zip(exact.tolist(), numbers, strict=True)):
+        raise ValueError(f"a bound that is no {dtype}")
+    return np.full(shape, exact[0], dtype) if len(values) == 1 else exact.reshape(shape)
 
 
 # -- the files -------------------------------------------------------------------------------------
 
-Scalar = bool | int | float | str | None
-Setting = Scalar | list[int] | list[str | int]
+Integer = Annotated[int, Field(ge=-1, le=10**9)]
+Scalar = bool | Integer | float | str | None
+Width = Annotated[int, Field(ge=1, le=10**6)]
+Widths = Annotated[list[Width], Field(max_length=100)]
+Setting = Scalar | Widths | tuple[int, str]
 
 
 class Config(_Strict):

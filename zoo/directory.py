@@ -39,7 +39,8 @@ from muzero_agent.zoo.cards import FORMAT_VERSION, Card, Config, build_space, de
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
 MOST_BYTES = {WEIGHTS: 2 << 30, CONFIG: 1 << 20, CARD: 1 << 20}
-"""More is refused before it is read."""
+"""More is not read."""
+VALUE_ERROR = "value_error"  # beside the network's tensors, of which none has a name without a dot
 
 ACTIVATIONS: dict[str, type[Any]] = {
     layer.__name__: layer
@@ -75,15 +76,17 @@ def save(
 
     :param card: see `Card`
     :param dtype: of the weights in the file, "float32" or "float16": half the size, and an error of
-        1 in 2,000 in each weight
+        at most 1 in 2,000 in each weight but the smallest (below 6e-5)
     :return: the directory
     :raises ValueError: for models of which a directory could not hold everything: of custom
         policies, or behind a VecNormalize
     :raises FileExistsError: if something else stands there
     """
-    directory = Path(directory)
-    if directory.exists() and any(path.name not in MOST_BYTES for path in directory.iterdir()):
-        raise FileExistsError(f"{directory} holds other files than a model's: give an empty one")
+    directory = Path(directory).resolve()  # what a link points to, not the link
+    if directory.exists() and not _may_be_replaced(directory):
+        raise FileExistsError(f"{directory} is not a model directory: give a new or an empty one")
+    if type(model) is not MuZero:
+        raise ValueError(f"{type(model).__name__} would be loaded as MuZero: use `MuZero.save`")
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype={dtype!r}: choose 'float32' or 'float16'")
     weights = save_tensors(_weights(model, getattr(torch, dtype)))
@@ -104,21 +107,27 @@ def save(
         files[CARD] = _json(card)
 
     directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    fresh, old = beside / "new", beside / "old"
+    fresh.mkdir()
     try:
         for name, content in files.items():
             with (fresh / name).open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        load(fresh, device="cpu")  # what cannot be read again is not put into place
-        fresh.chmod(0o755)
+        _check(model, fresh)
         if directory.exists():
-            directory.rename(fresh.with_suffix(".old"))
-        fresh.rename(directory)
+            directory.rename(old)
+        try:
+            fresh.rename(directory)
+        except BaseException:
+            if old.exists():
+                old.rename(directory)
+            raise
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(fresh.with_suffix(".old"), ignore_errors=True)
+        if directory.exists() or not old.exists():  # else the old model lies there and nowhere else
+            shutil.rmtree(beside, ignore_errors=True)
     return directory
 
 
@@ -151,22 +160,24 @@ def load(
     if env is not None:
         env = MuZero._wrap_env(maybe_make_env(env, verbose=0), verbose=0)
     n_envs = 1 if env is None else env.num_envs
-    value_error = tensors.pop("value_error", torch.full((), math.nan))
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    found = {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()}
     try:
         model = _outline(config, device, overrides, n_envs)
-        expected = _shapes(model)
-        if shapes == expected:
+        expected = _expected(model, getattr(torch, config.dtype))
+        if found == expected:
             model._setup_model()
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"{directory / CONFIG}: no model can be built from it: {error}") from error
-    if shapes != expected:
+    if found != expected:
         raise ValueError(
             f"{directory / WEIGHTS} does not hold the weights of the network that {CONFIG} "
             "describes: the two belong to different models"
         )
     policy = model.policy
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    value_error = tensors.pop(VALUE_ERROR)
+    if not 0 <= float(value_error) < math.inf:
+        raise ValueError(f"{directory / WEIGHTS}: {VALUE_ERROR} is {float(value_error)}")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ValueError(f"{directory / WEIGHTS} holds weights that are not finite")
     policy.network.load_state_dict(tensors)
@@ -191,13 +202,41 @@ def read_card(directory: str | Path) -> Card:
 
 
 def _weights(model: MuZero, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What is learned in the given type; statistics of observations stay float32."""
+    network = model.policy.target_network
+    learned = {name for name, _ in network.named_parameters()}
     tensors = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in model.policy.target_network.state_dict().items()
+        name: (tensor.to(dtype) if name in learned else tensor).cpu().contiguous()
+        for name, tensor in network.state_dict().items()
     }
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ValueError(f"the weights are not finite in {dtype}: save them as 'float32'")
-    return tensors | {"value_error": model.policy.value_error.cpu().clone()}
+    return tensors | {VALUE_ERROR: model.policy.value_error.cpu().clone()}
+
+
+def _may_be_replaced(directory: Path) -> bool:
+    """Is it empty, or a model directory of this package's?"""
+    if not directory.is_dir():
+        return False
+    names = {path.name for path in directory.iterdir()}
+    if not names:
+        return True
+    try:
+        return names <= MOST_BYTES.keys() and bool(_parse(Config, directory / CONFIG))
+    except (OSError, ValueError):
+        return False
+
+
+def _check(model: MuZero, directory: Path) -> None:
+    """What cannot be read again as it was is not put into place."""
+    with torch.random.fork_rng(devices=[]):  # building networks draws from the global generator
+        loaded = load(directory, device="cpu")
+    for name in ("observation_space", "action_space"):
+        before, after = getattr(model, name), getattr(loaded, name)
+        if before != after or before.dtype != after.dtype:
+            raise ValueError(f"a model directory cannot describe the {name} {before}")
+    if (directory / CARD).exists():
+        read_card(directory)
 
 
 def _alias(model: MuZero) -> str:
@@ -223,7 +262,7 @@ def _arguments(model: MuZero) -> dict[str, Any]:
     for name in inspect.signature(MuZero.__init__).parameters.keys() - _LEFT_OUT:
         value = getattr(model, name)
         if name == "train_freq":
-            value = [value.frequency, value.unit.value] if not isinstance(value, int) else value
+            value = (value.frequency, value.unit.value) if not isinstance(value, int) else value
         if name == "learning_rate" and callable(value):
             continue
         arguments[name] = _plain(value)
@@ -251,8 +290,15 @@ def _policy_kwargs(model: MuZero) -> dict[str, Any]:
                     "could not load it without running its code: use `MuZero.save`"
                 )
             value = value.__name__
-        described[name] = list(value) if isinstance(value, tuple) else value
+        described[name] = _listed(value)
     return described
+
+
+def _listed(value: Any) -> Any:
+    """Lists for tuples, at any depth."""
+    if isinstance(value, dict):
+        return {name: _listed(part) for name, part in value.items()}
+    return [_listed(part) for part in value] if isinstance(value, list | tuple) else _plain(value)
 
 
 def _json(content: BaseModel) -> bytes:
@@ -267,9 +313,12 @@ def _read(path: Path) -> bytes:
         raise FileNotFoundError(
             f"{path.parent} has no {path.name}: give a directory that `zoo.save` wrote"
         )
-    if path.stat().st_size > MOST_BYTES[path.name]:
-        raise ValueError(f"{path} is larger than {MOST_BYTES[path.name]:,} bytes")
-    return path.read_bytes()
+    most = MOST_BYTES[path.name]
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path} is larger than {most:,} bytes")
+    return content
 
 
 def _parse(schema: type[_File], path: Path) -> _File:
@@ -306,13 +355,17 @@ def _outline(
         name: float(value) if value in ("inf", "-inf") else value
         for name, value in config.arguments.items()
     }
-    if isinstance(arguments.get("train_freq"), list):
-        arguments["train_freq"] = tuple(arguments["train_freq"])
-    known_arguments = inspect.signature(MuZero.__init__).parameters.keys() - {"self", "policy"}
-    arguments |= overrides
-    if unknown := arguments.keys() - known_arguments:
+    all_arguments = inspect.signature(MuZero.__init__).parameters.keys()
+    # The file has no say in what concerns the one who loads it: generators, devices, paths.
+    unknown = arguments.keys() - (all_arguments - _LEFT_OUT) | policy_kwargs.keys() & (
+        _LEFT_OUT_OF_POLICY
+    )
+    unknown |= overrides.keys() - (all_arguments - {"self", "policy", "env", "_init_setup_model"})
+    if unknown:
         raise ValueError(f"MuZero knows no {sorted(unknown)}")
-    arguments = {"policy_kwargs": policy_kwargs, "device": device} | arguments
+    if max(arguments.get(name, 0) for name in ("num_simulations", "unroll_steps")) > 100_000:
+        raise ValueError("num_simulations and unroll_steps: 100,000 are the most")
+    arguments = {"policy_kwargs": policy_kwargs, "device": device} | arguments | overrides
     model = MuZero(config.policy, None, _init_setup_model=False, **arguments)
     model.observation_space = build_space(config.observation_space)
     model.action_space = build_space(config.action_space)
@@ -321,8 +374,11 @@ def _outline(
     return model
 
 
-def _shapes(model: MuZero) -> dict[str, tuple[int, ...]]:
-    """What the network that searches will consist of; takes no memory, however large it is."""
+def _expected(model: MuZero, dtype: torch.dtype) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """What the file should hold; finding out takes no memory, however large the networks are."""
+    arch = (model.policy_kwargs or {}).get("net_arch")
+    if isinstance(arch, dict) and arch.get("num_blocks", 0) > 1000:
+        raise ValueError("net_arch: more than 1,000 blocks")
     with torch.device("meta"):
         policy = model.policy_class(
             model.observation_space,
@@ -331,4 +387,10 @@ def _shapes(model: MuZero) -> dict[str, tuple[int, ...]]:
             **model.policy_kwargs | {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {}},
         )
     assert isinstance(policy, MuZeroPolicy)
-    return {name: tuple(x.shape) for name, x in policy.target_network.state_dict().items()}
+    network = policy.target_network
+    learned = {name for name, _ in network.named_parameters()}
+    expected = {
+        name: (tuple(x.shape), dtype if name in learned else torch.float32)
+        for name, x in network.state_dict().items()
+    }
+    return expected | {VALUE_ERROR: ((), torch.float32)}
