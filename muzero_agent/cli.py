@@ -118,15 +118,18 @@ def evaluate(
         bool, typer.Option(help="load a .zip, which can run its author's code")
     ] = False,
     write: Annotated[Path | None, typer.Option("--json", help="write the result there")] = None,
+    threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
 ) -> None:
     """Play episodes and print the mean return."""
     with _said_plainly():
         import numpy as np
+        import torch
         from stable_baselines3.common.env_util import make_vec_env
         from stable_baselines3.common.evaluation import evaluate_policy
 
         if episodes < 1:
             raise ValueError(f"--episodes {episodes}: give at least 1")
+        torch.set_num_threads(threads)
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
         agent = _load(model, trust, changes)
         if env is None:
@@ -259,6 +262,7 @@ def _train(
     )
     save_checkpoint(model, out / CHECKPOINTS, replay=checkpoint_replay)
     zoo.save(model, out / MODEL)
+    model.logger.close()
     typer.echo(f"Done: {out / MODEL}. See how it plays: muzero-agent eval {out / MODEL}")
 
 
