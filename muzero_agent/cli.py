@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +42,9 @@ def _said_plainly() -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, OSError, GymnasiumError, ModuleNotFoundError) as error:
+    except typer.Exit:  # a RuntimeError, too
+        raise
+    except (ValueError, OSError, RuntimeError, GymnasiumError, ImportError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
 
@@ -55,7 +58,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="directory of the run; default: runs/ENV")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of everything")] = 0,
+    seed: Annotated[int | None, typer.Option(help="of everything; default: 0")] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE, an argument of MuZero in YAML; may be repeated"),
@@ -64,7 +67,9 @@ def train(
         Path | None, typer.Option("--hyperparams", help="YAML file in place of the package's own")
     ] = None,
     n_envs: Annotated[int | None, typer.Option(help="environments searched as one batch")] = None,
-    checkpoint_every: Annotated[int, typer.Option(help="steps between checkpoints")] = 10_000,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="steps between checkpoints; default: a tenth of all steps")
+    ] = None,
     checkpoint_replay: Annotated[bool, typer.Option(help="keep the replay in checkpoints")] = True,
     resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint")] = False,
     tensorboard: Annotated[bool, typer.Option(help="log for TensorBoard")] = False,
@@ -81,7 +86,7 @@ def train(
     with _said_plainly():
         out = Path("runs") / env.replace("/", "-") if out is None else out
         for name, number in (("checkpoint-every", checkpoint_every), ("threads", threads)):
-            if number < 1:
+            if number is not None and number < 1:
                 raise ValueError(f"--{name} {number}: give at least 1")
         import torch
 
@@ -90,13 +95,13 @@ def train(
             run = _read_run(out, env)
             if steps is not None:
                 run["steps"] = steps
-            if setting or settings_file or n_envs:
+            if setting or settings_file or n_envs is not None or seed is not None:
                 raise ValueError(
-                    "--resume goes on with the run's own settings: leave out --set, --hyperparams "
-                    "and --n-envs"
+                    "--resume goes on with the run's own settings: leave out --set, --hyperparams, "
+                    "--n-envs and --seed"
                 )
         else:
-            run = _new_run(env, steps, seed, setting or [], settings_file, n_envs)
+            run = _new_run(env, steps, seed or 0, setting or [], settings_file, n_envs)
             if (out / CONFIG).exists():
                 raise ValueError(
                     f"{out} holds a run already: go on with --resume, or give another --out"
@@ -195,6 +200,8 @@ def _changes(settings: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set {text}: give KEY=VALUE")
+        if key in ("seed", "device"):
+            raise ValueError(f"--set {text}: give --{key} {value}")
         try:
             changes[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -214,7 +221,7 @@ def _read_run(out: Path, env: str) -> dict[str, Any]:
 def _train(
     run: dict[str, Any],
     out: Path,
-    checkpoint_every: int,
+    checkpoint_every: int | None,
     checkpoint_replay: bool,
     tensorboard: bool,
     progress: bool,
@@ -233,14 +240,14 @@ def _train(
 
     if run["steps"] < 1 or run["n_envs"] < 1:
         raise ValueError("--steps and --n-envs: give at least 1")
+    if tensorboard and find_spec("tensorboard") is None:
+        raise ValueError("--tensorboard: it is not installed: pip install tensorboard")
     envs = make_vec_env(run["env"], run["n_envs"], seed=run["seed"])
     checkpoint = latest_checkpoint(out / CHECKPOINTS)
     if checkpoint is None:
+        if (out / CONFIG).exists():
+            typer.echo(f"{out} has no checkpoint yet: it begins anew")
         model = _fresh_model(run, envs, device)
-        out.mkdir(parents=True, exist_ok=True)
-        fresh = out / f".{CONFIG}"
-        fresh.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-        fresh.replace(out / CONFIG)  # a run has all of it or none
     else:
         model = load_checkpoint(checkpoint, envs, device)
     started = model.num_timesteps
@@ -249,21 +256,40 @@ def _train(
             f"{out} has learned its {run['steps']:,} steps already: give more --steps, or another "
             "--out"
         )
+    out.mkdir(parents=True, exist_ok=True)
+    fresh = out / f".{CONFIG}"
+    fresh.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    fresh.replace(out / CONFIG)  # a run has all of it or none
     formats = ["csv", "tensorboard"] if tensorboard else ["csv"]
     if not progress:
         formats.append("stdout")
-    model.set_logger(configure(str(out / LOGS / f"{started:012d}"), formats))
+    model.set_logger(configure(str(_new_directory(out / LOGS / f"{started:012d}")), formats))
     typer.echo(f"{run['env']}: steps {started:,} to {run['steps']:,}, in {out}")
-    model.learn(
-        run["steps"] - started,
-        callback=SaveCheckpoints(out / CHECKPOINTS, checkpoint_every, replay=checkpoint_replay),
-        reset_num_timesteps=False,
-        progress_bar=progress,
-    )
+    every = max(1, run["steps"] // 10) if checkpoint_every is None else checkpoint_every
+    try:
+        model.learn(
+            run["steps"] - started,
+            callback=SaveCheckpoints(out / CHECKPOINTS, every, replay=checkpoint_replay),
+            reset_num_timesteps=False,
+            progress_bar=progress,
+        )
+    except KeyboardInterrupt:
+        save_checkpoint(model, out / CHECKPOINTS, replay=checkpoint_replay)
+        typer.echo(f"Interrupted at {model.num_timesteps:,} steps; --resume goes on from there")
+        raise typer.Exit(130) from None
     save_checkpoint(model, out / CHECKPOINTS, replay=checkpoint_replay)
     zoo.save(model, out / MODEL)
     model.logger.close()
     typer.echo(f"Done: {out / MODEL}. See how it plays: muzero-agent eval {out / MODEL}")
+
+
+def _new_directory(path: Path) -> Path:
+    """The path, or the path with a number behind it: logs of an earlier try are kept."""
+    candidate, turn = path, 1
+    while candidate.exists():
+        turn += 1
+        candidate = path.with_name(f"{path.name}-{turn}")
+    return candidate
 
 
 def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,7 @@ def test_resuming_goes_on(trained: Path) -> None:
     assert done.exit_code == 0, done.output
     assert json.loads((trained / "model" / "config.json").read_text())["num_timesteps"] >= 160
     assert len(list((trained / "logs").iterdir())) == 2
+    assert json.loads((trained / "run.json").read_text())["steps"] == 160
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,9 @@ def test_resuming_goes_on(trained: Path) -> None:
         (["train", "CartPoole-v1", "--out", "{new}"], "CartPoole"),
         (["train", "Pendulum-v1", "--out", "{new}"], "action space"),
         (["train", "CartPole-v1", "--out", "{new}", "--set", "simulations=3"], "num_simulations"),
+        (["train", "CartPole-v1", "--out", "{run}", "--resume", "--seed", "3"], "--seed"),
+        (["train", "CartPole-v1", "--out", "{new}", "--set", "seed=3"], "--seed 3"),
+        (["train", "CartPole-v1", "--out", "{new}", "--device", "abacus"], "abacus"),
         (["train", "CartPole-v1", "--out", "{new}", "--set", "gamma"], "KEY=VALUE"),
         (["train", "CartPole-v1", "--out", "{new}", "--set", "gamma=[1"], "YAML"),
         (["train", "CartPole-v1", "--out", "{new}", "--set", "gamma=2"], "gamma=2"),
@@ -103,6 +110,40 @@ def test_what_is_wrong_is_said(
     assert complaint in done.output
     assert "Traceback" not in done.output
     assert not new.exists()
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["train", "CartPole-v1", "--steps", "100000", "--out", str(out), *SMALL]
+    with subprocess.Popen(
+        [sys.executable, "-m", "muzero_agent.cli", *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(out.glob("logs/*/progress.csv")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    steps = int(checkpoint.name)
+    assert f"Interrupted at {steps:,} steps" in said
+    resumed = run("train", "CartPole-v1", "--out", out, "--resume", "--steps", str(steps + 16))
+    assert resumed.exit_code == 0, resumed.output
+    assert f"steps {steps:,} to {steps + 16:,}" in resumed.output
+
+
+def test_a_run_without_a_checkpoint_begins_anew_and_keeps_its_log(
+    trained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(trained / "run.json", out)
+    shutil.copytree(trained / "logs", out / "logs")
+    done = run("train", "CartPole-v1", "--out", out, "--resume", "--steps", "40", SMALL[-1])
+    assert done.exit_code == 0, done.output
+    assert "begins anew" in done.output
+    assert {"000000000000", "000000000000-2"} <= {path.name for path in (out / "logs").iterdir()}
 
 
 def test_help_waits_for_no_library() -> None:

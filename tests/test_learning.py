@@ -89,8 +89,11 @@ class Endless(gym.Env[NDArray[np.float32], np.int64]):
 def test_identity(search: str) -> None:
     """The right action is the one observed."""
     env = IdentityEnv(dim=4, ep_length=20)
-    settings = FAST | {"learning_starts": 256}  # each action is tried in each state
-    model = MuZero("MlpPolicy", env, gamma=0.5, search=search, **settings).learn(1250)
+    settings = FAST | {
+        "learning_starts": 256,  # each action is tried in each state
+        "policy_kwargs": {"net_arch": [64]},  # 32 units hardly hold a table of 4 x 4
+    }
+    model = MuZero("MlpPolicy", env, gamma=0.5, search=search, **settings).learn(1500)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=5)
     assert mean == 20
 
