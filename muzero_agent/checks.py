@@ -44,6 +44,12 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={given[name]!r}: give a number of 0 or more")
     if not _number(given["regret_tolerance"]) >= 0.0:
         raise ValueError(f"regret_tolerance={given['regret_tolerance']!r}: give 0 or more, or inf")
+    for name, most in (("exploration_rate", 1.0), ("temperature", np.inf)):
+        if not (callable(given[name]) or 0.0 <= _number(given[name]) <= most):
+            raise ValueError(
+                f"{name}={given[name]!r}: give a number in [0, {most:g}], or a function of the "
+                "remaining progress"
+            )
     for name in ("max_grad_norm", "dirichlet_alpha"):
         if not _number(given[name]) > 0.0:
             raise ValueError(f"{name}={given[name]!r}: give a number above 0")

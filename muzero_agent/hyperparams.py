@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from muzero_agent.muzero import MuZero
 
 OWN_FILE = Path(__file__).with_name("hyperparams.yml")
+SCHEDULED = {"learning_rate", "exploration_rate", "temperature"}
 NOT_TUNABLE = {"policy", "env", "_init_setup_model"}
 
 
@@ -69,8 +70,8 @@ def load_hyperparams(
     if policy not in MuZero.policy_aliases:
         raise ValueError(f"{where}, policy: {policy!r} is none of {list(MuZero.policy_aliases)}")
     _check_names(kwargs, where)
-    if "learning_rate" in kwargs:
-        kwargs["learning_rate"] = _schedule(kwargs["learning_rate"], f"{where}, learning_rate")
+    for name in SCHEDULED & kwargs.keys():
+        kwargs[name] = _schedule(kwargs[name], f"{where}, {name}")
     if isinstance(kwargs.get("train_freq"), list):  # [1, episode]
         kwargs["train_freq"] = tuple(kwargs["train_freq"])
     if not isinstance(kwargs.get("policy_kwargs", {}), dict):

@@ -64,11 +64,13 @@ class _Decision:
         self,
         policy: NDArray[np.float32],  # [n_envs, A]
         value: NDArray[np.float32],  # [n_envs]
+        regret: NDArray[np.float32],  # [n_envs], of the action taken
         legal: NDArray[np.bool_] | None,  # [n_envs, A]
         searched: bool,
     ) -> None:
         self.policy = policy
         self.value = value
+        self.regret = regret
         self.legal = legal
         self.searched = searched
 
@@ -100,6 +102,12 @@ class MuZero(OffPolicyAlgorithm):
         that mistakes of old policies do not count against states; inf never stops
     :param reanalyse_ratio: stored states that are searched again with each environment step, in the
         same batch; their values and policies in the replay are renewed
+    :param exploration_rate: share of learning's steps, after the warm-up, in which a uniformly
+        random legal action takes the place of the search's; a number or a function of the
+        remaining progress. Value targets stop in front of those that were mistakes
+        (`regret_tolerance`).
+    :param temperature: of the draw among actions while learning, a number or a function of the
+        remaining progress: factor on Gumbel's noise, or exponent 1 / temperature on PUCT's visits
     :param value_coef: weight of the value loss
     :param consistency_coef: weight of the loss between predicted and represented next latents
         (EfficientZero, arXiv 2111.00210); 0 turns it off
@@ -145,6 +153,8 @@ class MuZero(OffPolicyAlgorithm):
         td_lambda: float = 0.98,
         regret_tolerance: float = 1.0,
         reanalyse_ratio: int = 31,
+        exploration_rate: float | Schedule = 0.05,
+        temperature: float | Schedule = 1.0,
         value_coef: float = 0.5,
         consistency_coef: float = 1.0,
         target_decay: float = 0.99,
@@ -193,6 +203,8 @@ class MuZero(OffPolicyAlgorithm):
         self.td_lambda = td_lambda
         self.regret_tolerance = regret_tolerance
         self.reanalyse_ratio = reanalyse_ratio
+        self.exploration_rate = exploration_rate
+        self.temperature = temperature
         self.value_coef = value_coef
         self.consistency_coef = consistency_coef
         self.target_decay = target_decay
@@ -360,6 +372,7 @@ class MuZero(OffPolicyAlgorithm):
         obs = self._last_obs
         assert obs is not None
         legal = self._legal_actions(obs)
+        zeros = np.zeros(n_envs, np.float32)
         if self.num_timesteps < learning_starts:
             weights = np.ones((n_envs, self._num_actions), np.float32) if legal is None else legal
             policy = (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
@@ -369,12 +382,30 @@ class MuZero(OffPolicyAlgorithm):
                     for p in policy.astype(np.float64)
                 ]
             )
-            self._decision = _Decision(policy, np.zeros(n_envs, np.float32), legal, False)
+            self._decision = _Decision(policy, zeros, zeros, legal, searched=False)
         else:
             plan = self._plan_and_reanalyse(obs, legal)
-            self._decision = _Decision(plan.policy[:n_envs], plan.mixed_value[:n_envs], legal, True)
-            actions = plan.action[:n_envs]
+            actions = self._explore(plan.action[:n_envs], legal)
+            regret = plan.regret()[np.arange(n_envs), actions]
+            self._decision = _Decision(
+                plan.policy[:n_envs], plan.mixed_value[:n_envs], regret, legal, searched=True
+            )
         return to_space(self.action_space, actions), actions
+
+    def _explore(
+        self, actions: NDArray[np.int32], legal: NDArray[np.bool_] | None
+    ) -> NDArray[np.int32]:
+        """The actions [n_envs], a share of them replaced by random legal ones.
+
+        A policy that has become sure visits a narrow band of states, outside of which values and
+        policies are guesses: then a start that is a little different leads astray.
+        """
+        replaced = self._rng.random(len(actions)) < self._now(self.exploration_rate)
+        for i in np.flatnonzero(replaced):
+            actions[i] = self._rng.choice(
+                self._num_actions if legal is None else np.flatnonzero(legal[i])
+            )
+        return actions
 
     def _plan_and_reanalyse(self, obs: Observation, legal: NDArray[np.bool_] | None) -> Plan:
         """Search from the current states and, in the same batch, from stored ones, whose results
@@ -387,14 +418,17 @@ class MuZero(OffPolicyAlgorithm):
         rows = self._sweep.rows(replay, self.reanalyse_ratio * n_envs)
         stored = self._normalized(replay.observations_at(rows))
         stored_legal = replay.legal[rows.env, rows.row % replay.capacity]
+        temperature = self._now(self.temperature)
         noise = np.ones(n_envs + len(rows.env), np.float32)
         if self.search == "gumbel":
+            noise[:n_envs] = temperature
             noise[n_envs:] = 0.0
         legal_now = np.ones((n_envs, self._num_actions), np.bool_) if legal is None else legal
         plan = self._configured_policy().plan(
             concatenate(obs, stored),
             legal_actions=np.concatenate([legal_now, stored_legal]),
             noise=noise,
+            temperature=temperature,
             rng=self._rng,
         )
         replay.update_search(
@@ -435,6 +469,7 @@ class MuZero(OffPolicyAlgorithm):
                 float(reward[i]),
                 decision.policy[i],
                 float(decision.value[i]),
+                float(decision.regret[i]),
                 None if decision.legal is None else decision.legal[i],
                 searched=decision.searched,
             )
@@ -660,6 +695,10 @@ class MuZero(OffPolicyAlgorithm):
         return ["policy", "policy.optimizer"], []
 
     # -- small things ----------------------------------------------------------------------------
+
+    def _now(self, setting: float | Schedule) -> float:
+        """A setting at the present progress."""
+        return float(setting(self._current_progress_remaining) if callable(setting) else setting)
 
     @property
     def _num_actions(self) -> int:

@@ -175,6 +175,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         reward: float,
         policy: NDArray[np.float32],
         value: float,
+        regret: float,
         legal: NDArray[np.bool_] | None,
         *,
         searched: bool,
@@ -185,6 +186,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         :param obs: one observation, unnormalised
         :param policy: float32 [A], the search's action weights
         :param value: the search's root value
+        :param regret: by how much the action falls short of the best in the search
         :param legal: bool [A]; None: all actions are legal
         :param searched: whether policy and value come from a search; False in the warm-up
         :param player: who is to move; values and rewards are theirs
@@ -194,6 +196,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.reward[env, slot] = reward
         self.policy[env, slot] = policy
         self.value[env, slot] = value
+        self.regret[env, slot] = regret
         self.legal[env, slot] = True if legal is None else legal
         self.searched[env, slot] = searched
 

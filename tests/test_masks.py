@@ -123,7 +123,7 @@ def steps_of(model: MuZero) -> NDArray[np.int64]:
 @pytest.mark.parametrize("form", ["method", "observation", "dict", "board"])
 def test_no_illegal_action_is_ever_taken_while_learning(form: str, search: str) -> None:
     envs = [Masked(form), Masked(form, length=5)]
-    model = make(vectorised(*envs), form, search=search)
+    model = make(vectorised(*envs), form, search=search, exploration_rate=0.5)
     model.learn(model.learning_starts)
     legal = {(t, a) for t in range(7) for a in np.flatnonzero(legal_at(t)).tolist()}
     assert not model.replay_buffer.searched.any()  # this was the warm-up

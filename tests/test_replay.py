@@ -52,6 +52,7 @@ def add_episode(
             1.0,
             policy,
             value,
+            0.0,
             None,
             searched=True,
             player=player,
@@ -324,10 +325,10 @@ def test_value_targets_follow_their_definition(
             searched = bool(rng.random() < 0.7)
             obs, policy = np.zeros(1, np.float32), np.full(ACTIONS, 1 / 3, np.float32)
             value = value if searched else 0.0
+            regret = 2.0 if mistake else 0.5
             replay.add_step(
-                env, obs, 0, reward, policy, value, None, searched=searched, player=player
+                env, obs, 0, reward, policy, value, regret, None, searched=searched, player=player
             )
-            replay.regret[env, (replay.head[env] - 1) % replay.capacity] = 2.0 if mistake else 0.5
             history[env].append(Stored(value, reward, player, searched, mistake, last=False))
             if rng.random() < 0.15:
                 terminated, value = bool(rng.random() < 0.5), float(np.float32(rng.normal()))
@@ -413,7 +414,7 @@ def test_dict_observations() -> None:
     )
     for t in range(4):
         obs = {"a": np.array([t, t], np.float32), "b": np.array(t)}
-        replay.add_step(0, obs, 0, 0.0, np.full(2, 0.5, np.float32), 0.0, None, searched=True)
+        replay.add_step(0, obs, 0, 0.0, np.full(2, 0.5, np.float32), 0.0, 0.0, None, searched=True)
     batch = replay.sample(5)
     assert isinstance(batch.observations, dict)
     assert batch.observations["a"].shape == (5, 3, 2)

@@ -263,7 +263,7 @@ def _arguments(model: MuZero) -> dict[str, Any]:
         value = getattr(model, name)
         if name == "train_freq":
             value = (value.frequency, value.unit.value) if not isinstance(value, int) else value
-        if name == "learning_rate" and callable(value):
+        if callable(value):  # a schedule
             continue
         arguments[name] = _plain(value)
     return dict(sorted(arguments.items()))
