@@ -138,6 +138,7 @@ class MuZeroPolicy(BasePolicy):
         self.dirichlet_fraction = dirichlet_fraction
         self.dirichlet_alpha = dirichlet_alpha
         self.rng = np.random.default_rng()
+        self.channels_come_last = False
 
         self.network = self._make_network()
         self.target_network = copy.deepcopy(self.network).requires_grad_(False)
@@ -189,7 +190,7 @@ class MuZeroPolicy(BasePolicy):
         shape = self.network_space.shape
         if shape is None or len(shape) != 3:
             raise ValueError(
-                f"CnnPolicy needs observations [channels, height, width], got "
+                f"CnnPolicy needs observations of three dimensions, images or planes, got "
                 f"{self.network_space}: use MlpPolicy, or MultiInputPolicy for a Dict"
             )
         if self.net_arch is not None and not isinstance(self.net_arch, dict):
@@ -198,11 +199,12 @@ class MuZeroPolicy(BasePolicy):
                 "num_blocks, downsample, head_width"
             )
         _check_net_arch(self.net_arch, ResNet)
+        first, second, third = shape
+        self.channels_come_last = _channels_come_last((first, second, third))
+        planes = (third, first, second) if self.channels_come_last else (first, second, third)
         pixels = is_image_space(self.network_space, check_channels=False)
-        arch: dict[str, Any] = {"downsample": pixels and min(shape[1:]) > 32}
-        return ResNet((shape[0], shape[1], shape[2]), num_actions, **support, **arch, **(
-            self.net_arch or {}
-        ))  # fmt: skip
+        arch: dict[str, Any] = {"downsample": pixels and min(planes[1:]) > 32}
+        return ResNet(planes, num_actions, **support, **arch, **(self.net_arch or {}))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {
@@ -231,13 +233,18 @@ class MuZeroPolicy(BasePolicy):
         self.training = mode
 
     def preprocess(self, obs: Obs) -> Obs:
-        """What `network.representation` takes: floats, one-hot where discrete, images in [0, 1].
+        """What `network.representation` takes: floats, one-hot where discrete, images in [0, 1],
+        and for a ResNet channels first.
 
         :param obs: observations as tensors [B, ...] on the policy's device
         """
         if isinstance(obs, dict) and not isinstance(self.network_space, spaces.Dict):
             obs = obs["observation"]
-        return preprocess_obs(obs, self.network_space, normalize_images=self.normalize_images)
+        obs = preprocess_obs(obs, self.network_space, normalize_images=self.normalize_images)
+        if self.channels_come_last:
+            assert isinstance(obs, Tensor)
+            return obs.permute(0, 3, 1, 2)
+        return obs
 
     @np.errstate(under="ignore")  # exp of logits far apart is 0, whatever users set for theirs
     def plan(
@@ -367,7 +374,9 @@ class MlpPolicy(MuZeroPolicy):
 
 
 class CnnPolicy(MuZeroPolicy):
-    """Residual networks on images [channels, height, width] or boards."""
+    """Residual networks on images and boards, [channels, height, width] or [height, width,
+    channels]: if two sides have one length, the third dimension is that of the channels, else the
+    shorter one of first and last."""
 
     default_extractor = None
 
@@ -387,6 +396,14 @@ def _batched_part(observation: Any, space: spaces.Space[Any]) -> tuple[NDArray[A
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(-1)).tolist()
         raise ValueError(f"observations {bad} are not finite: they hold NaN or infinity")
     return array, is_batch
+
+
+def _channels_come_last(shape: tuple[int, int, int]) -> bool:
+    """Whether a board or an image is [height, width, channels]."""
+    first, second, third = shape
+    if (first == second) != (second == third):
+        return first == second
+    return third < first
 
 
 def _check_net_arch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from muzero_agent.networks import (
@@ -13,6 +14,7 @@ from muzero_agent.networks import (
     SimNorm,
     scale_min_max,
 )
+from muzero_agent.policies import CnnPolicy
 from muzero_agent.resnet import ResNet
 
 ACTIONS = 5
@@ -173,3 +175,35 @@ def test_gradients_reach_every_parameter() -> None:
         (total + projected.square().sum()).backward()
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [
+        ((10, 10, 4), -1),  # MinAtar
+        ((8, 8, 111), -1),  # chess
+        ((6, 7, 2), -1),  # Connect Four
+        ((4, 84, 84), 0),
+        ((3, 210, 160), 0),
+        ((111, 8, 8), 0),
+    ],
+)
+def test_a_board_may_have_its_channels_first_or_last(
+    shape: tuple[int, int, int], channels: int
+) -> None:
+    """The network is the same for both orders."""
+
+    def policy(shape: tuple[int, ...]) -> CnnPolicy:
+        torch.manual_seed(0)
+        arch = {"channels": 4, "num_blocks": 1, "head_width": 8}
+        space = spaces.Box(-1, 1, shape)
+        return CnnPolicy(space, spaces.Discrete(3), lambda _: 0.0, net_arch=arch)
+
+    other = (*shape[1:], shape[0]) if channels == 0 else (shape[2], *shape[:2])
+    obs = torch.rand(2, *shape)
+    moved = obs.movedim(1, -1) if channels == 0 else obs.movedim(-1, 1)
+    ours, theirs = policy(shape), policy(other)
+    assert ours.channels_come_last is (channels == -1)
+    assert theirs.channels_come_last is (channels == 0)
+    latents = (p.network.representation(p.preprocess(x)) for p, x in ((ours, obs), (theirs, moved)))
+    torch.testing.assert_close(*latents)
