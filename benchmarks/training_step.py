@@ -25,7 +25,7 @@ import torch
 
 import muzero_agent
 from muzero_agent import MuZero
-from muzero_agent.replay import Batch
+from muzero_agent.batch import Batch
 
 ENV = "CartPole-v1"
 PACKAGE = Path(muzero_agent.__file__).parent

@@ -33,6 +33,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from muzero_agent.actions import num_actions, to_space
 from muzero_agent.archive import describe, read_settings
+from muzero_agent.batch import Batch
 from muzero_agent.categorical import h_inverse
 from muzero_agent.checks import check_arguments, check_spaces, first_not_finite
 from muzero_agent.losses import Losses, Targets, muzero_loss
@@ -48,7 +49,7 @@ from muzero_agent.policies import (
     network_space,
 )
 from muzero_agent.reanalyse import Sweep
-from muzero_agent.replay import Batch, TrajectoryReplayBuffer
+from muzero_agent.replay import TrajectoryReplayBuffer
 from muzero_agent.types import Observation
 
 SelfMuZero = TypeVar("SelfMuZero", bound="MuZero")
@@ -85,7 +86,7 @@ class MuZero(OffPolicyAlgorithm):
     :param env: environment, its id, or a VecEnv, whose environments are searched as one batch; None
         only inside `load`
     :param learning_rate: a number or a function of the remaining progress (1 to 0)
-    :param buffer_size: states that the replay holds
+    :param buffer_size: states that the replay holds; of images, frames that repeat are kept once
     :param learning_starts: steps of uniformly random legal actions before search and learning
     :param batch_size: windows of `unroll_steps` transitions per update
     :param gamma: discount of a step; None resolves to 0.997

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from muzero_agent.replay import Rows, TrajectoryReplayBuffer
+from muzero_agent.batch import Rows
+from muzero_agent.replay import TrajectoryReplayBuffer
 
 
 class Sweep:

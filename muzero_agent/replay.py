@@ -3,14 +3,14 @@
 Each environment owns a ring of rows, a row a state. A row holds what was seen and searched in that
 state, the action taken and the reward that followed; the last state of an episode has a row of its
 own, without an action, since truncation bootstraps from its value. Every observation is stored
-once. Rows are numbered from the first ever written ("absolute" row numbers), so that an episode is
-a range of numbers whatever the ring has wrapped to.
+once, and every frame of a stack (`frames`). Rows are numbered from the first ever written
+("absolute" row numbers), so that an episode is a range of numbers whatever the ring has wrapped to.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,51 +20,14 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
 from muzero_agent.actions import num_actions
+from muzero_agent.batch import Batch, Rows, Tensors
+from muzero_agent.frames import observation_store
 from muzero_agent.sum_tree import SumTree
 from muzero_agent.targets import lambda_returns
 from muzero_agent.types import Observation
 
-Tensors = torch.Tensor | dict[str, torch.Tensor]
-
 OPEN = np.iinfo(np.int64).max
 """`last_row` of an episode that still goes on."""
-
-
-class Rows(NamedTuple):
-    """Rows of the replay: environment and absolute row number."""
-
-    env: NDArray[np.int64]  # [B]
-    row: NDArray[np.int64]  # [B]
-
-
-class Batch(NamedTuple):
-    """B windows of K + 1 states and K transitions; masks are float32, 1 where a loss applies."""
-
-    observations: Tensors  # [B, K + 1, ...]
-    actions: torch.Tensor  # int64 [B, K]; random past the end of an episode
-    rewards: torch.Tensor  # float32 [B, K]; 0 past the end
-    values: torch.Tensor  # float32 [B, K + 1], value targets; 0 past a termination
-    policies: torch.Tensor  # float32 [B, K + 1, A], policy targets
-    reward_mask: torch.Tensor  # [B, K]; 1 but behind a truncation: a terminal state absorbs
-    value_mask: torch.Tensor  # [B, K + 1]; 1 but at and behind a truncation
-    policy_mask: torch.Tensor  # [B, K + 1]; 1 where a search was stored
-    consistency_mask: torch.Tensor  # [B, K]; 1 where the next observation exists
-    weights: torch.Tensor  # float32 [B], importance weights, at most 1
-    rows: Rows
-
-    def split_observations(self) -> tuple[Tensors, Tensors]:
-        """The first observations [B, ...], and the K next ones [K * B, ...] step by step."""
-
-        def following(x: torch.Tensor) -> torch.Tensor:
-            return x[:, 1:].transpose(0, 1).flatten(0, 1)
-
-        obs = self.observations
-        if isinstance(obs, dict):
-            return (
-                {key: part[:, 0] for key, part in obs.items()},
-                {key: following(part) for key, part in obs.items()},
-            )
-        return obs[:, 0], following(obs)
 
 
 class TrajectoryReplayBuffer(ReplayBuffer):
@@ -127,14 +90,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     def _allocate(self) -> None:
         """Allocate on first use: a model that is loaded to play needs no buffer."""
         shape = (self.n_envs, self.capacity)
-        space = self.observation_space
-        if isinstance(space, spaces.Dict):
-            self.obs: Observation = {
-                key: np.zeros((*shape, *(part.shape or ())), part.dtype)
-                for key, part in space.spaces.items()
-            }
-        else:
-            self.obs = np.zeros((*shape, *(space.shape or ())), space.dtype)
+        self.store = observation_store(self.observation_space, *shape)
         self.action = np.zeros(shape, np.int64)
         self.reward = np.zeros(shape, np.float32)
         self.policy = np.zeros((*shape, self.num_actions), np.float32)
@@ -191,7 +147,15 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         :param searched: whether policy and value come from a search; False in the warm-up
         :param player: who is to move; values and rewards are theirs
         """
-        slot = self._next_slot(env, obs, player)
+        if not self._allocated:
+            self._allocate()
+        slot = int(self.head[env] % self.capacity)
+        self.store.put(env, slot, obs)
+        forgotten = self.head[env] - self.capacity
+        if forgotten >= 0 and self.last_row[env, slot] != forgotten:
+            self._num_transitions -= 1
+        if self.head[env] > self.start[env]:
+            self._num_transitions += 1
         self.action[env, slot] = action
         self.reward[env, slot] = reward
         self.policy[env, slot] = policy
@@ -199,6 +163,15 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.regret[env, slot] = regret
         self.legal[env, slot] = True if legal is None else legal
         self.searched[env, slot] = searched
+        self.player[env, slot] = player
+        self._several_players |= player != 0
+        self.last_row[env, slot] = OPEN
+        self.terminated[env, slot] = False
+        if self.priority_exponent > 0:
+            self._admit_predecessor(env, slot)
+        self.head[env] += 1
+        self.pos = int(self.head.max() % self.capacity)
+        self.full = bool(self.head.min() >= self.capacity)
 
     def end_episode(
         self,
@@ -216,13 +189,10 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         :param terminated: True if the episode ended by itself: its last state has value 0
         :param legal: bool [A], for searches from a truncated state; None, or none, counts as all
         """
-        slot = self._next_slot(env, obs, player)
-        self.action[env, slot] = 0
-        self.reward[env, slot] = 0.0
-        self.policy[env, slot] = 0.0
-        self.value[env, slot] = 0.0 if terminated else value
-        self.legal[env, slot] = True if legal is None or not legal.any() else legal
-        self.searched[env, slot] = False
+        value = 0.0 if terminated else value
+        legal = None if legal is None or not legal.any() else legal
+        policy = np.zeros(self.num_actions, np.float32)
+        self.add_step(env, obs, 0, 0.0, policy, value, 0.0, legal, searched=False, player=player)
         self._close(env, int(self.head[env]) - 1, terminated)
 
     def close_open_episodes(self) -> None:
@@ -230,34 +200,6 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         for env in range(self.n_envs):
             if self.head[env] > self.start[env]:
                 self._close(env, int(self.head[env]) - 1, terminated=False)
-
-    def _next_slot(self, env: int, obs: Observation, player: int) -> int:
-        if not self._allocated:
-            self._allocate()
-        slot = int(self.head[env] % self.capacity)
-        forgotten = self.head[env] - self.capacity
-        if forgotten >= 0 and self.last_row[env, slot] != forgotten:
-            self._num_transitions -= 1
-        if self.head[env] > self.start[env]:
-            self._num_transitions += 1
-        if isinstance(self.obs, dict):
-            assert isinstance(obs, dict)
-            for key, stored in self.obs.items():
-                stored[env, slot] = obs[key]
-        else:
-            assert not isinstance(obs, dict)
-            self.obs[env, slot] = obs
-        self.player[env, slot] = player
-        self._several_players |= player != 0
-        self.regret[env, slot] = 0.0
-        self.last_row[env, slot] = OPEN
-        self.terminated[env, slot] = False
-        if self.priority_exponent > 0:
-            self._admit_predecessor(env, slot)
-        self.head[env] += 1
-        self.pos = int(self.head.max() % self.capacity)
-        self.full = bool(self.head.min() >= self.capacity)
-        return slot
 
     def _close(self, env: int, last_row: int, terminated: bool) -> None:
         first = max(int(self.start[env]), last_row + 1 - self.capacity)
@@ -315,10 +257,12 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         """Unnormalised observations [B, ...] (or [B, T, ...] for rows of that shape)."""
         if not self._allocated:  # arrays of no rows have a shape, too
             self._allocate()
-        slot = rows.row % self.capacity
-        if isinstance(self.obs, dict):
-            return {key: stored[rows.env, slot] for key, stored in self.obs.items()}
-        return self.obs[rows.env, slot]
+        return self.store.get(rows.env, rows.row % self.capacity)
+
+    @property
+    def obs(self) -> Observation:
+        """Observations of all slots [n_envs, capacity, ...], to look at: images take much room."""
+        return self.store.get(slice(None), slice(None))
 
     def value_targets(
         self, rows: Rows, num_targets: int, env: VecNormalize | None = None
@@ -411,7 +355,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.as_tensor(array, device=self.device)
 
-    def _tensors(self, obs: Observation) -> torch.Tensor | dict[str, torch.Tensor]:
+    def _tensors(self, obs: Observation) -> Tensors:
         if isinstance(obs, dict):
             return {key: self._tensor(part) for key, part in obs.items()}
         return self._tensor(obs)
@@ -467,6 +411,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
 
     def check_valid(self) -> None:
         """Raise ValueError if the bookkeeping of episodes is inconsistent."""
+        if self._allocated:
+            self.store.check_valid()
         for env in range(self.n_envs):
             oldest = max(0, int(self.head[env]) - self.capacity)
             rows = np.arange(oldest, self.head[env])
@@ -483,6 +429,6 @@ class TrajectoryReplayBuffer(ReplayBuffer):
                 or (np.diff(closed) < 0).any()
             ):
                 raise ValueError(f"the episode boundaries of environment {env} are inconsistent")
-            stored = self.value[env, rows % self.capacity], self.reward[env, rows % self.capacity]
-            if not all(np.isfinite(part).all() for part in stored):
+            slot = rows % self.capacity
+            if not np.isfinite([self.value[env, slot], self.reward[env, slot]]).all():
                 raise ValueError(f"environment {env} holds values or rewards that are not finite")

@@ -43,6 +43,8 @@ TABLE = [
     Row(2, ("losses",), ("torch",)),
     Row(3, ("planner",), ("numpy", "torch"), only=("search", "categorical", "networks", "types")),
     Row(1, ("observations",), ("numpy",)),
+    Row(1, ("frames",), GYM),
+    Row(1, ("batch",), ("numpy", "torch")),
     Row(1, ("actions",), GYM),
     Row(1, ("archive",), ("stable_baselines3",)),
     Row(4, ("reanalyse",), ("numpy", "torch")),

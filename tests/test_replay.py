@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from muzero_agent.batch import Rows
 from muzero_agent.reanalyse import Sweep
-from muzero_agent.replay import Rows, TrajectoryReplayBuffer
+from muzero_agent.replay import TrajectoryReplayBuffer
 
 ACTIONS = 3
 
