@@ -60,6 +60,7 @@ TABLE = [
             "datasets",
             "rl_zoo3",
             "checkpoints",
+            "bench",
             "cli",
         ),
         None,
