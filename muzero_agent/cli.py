@@ -1,9 +1,10 @@
-"""The command line: train, resume and evaluate without a script.
+"""The command line: train, resume, evaluate and compare without a script.
 
     muzero-agent train CartPole-v1
     muzero-agent train LunarLander-v3 --steps 150000 --set num_simulations=32 --seed 1
     muzero-agent train LunarLander-v3 --resume
     muzero-agent eval runs/CartPole-v1/model
+    muzero-agent bench --suite quick --jobs 2
 
 Libraries are imported inside the commands: `--help` waits for none of them.
 """
@@ -11,6 +12,7 @@ Libraries are imported inside the commands: `--help` waits for none of them.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,6 +167,63 @@ def evaluate(
             write.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Option(help="quick (minutes) or classic (a day)")] = "quick",
+    envs: Annotated[str, typer.Option(help="instead of the suite's: A,B")] = "",
+    algos: Annotated[str, typer.Option(help="likewise, of MuZero,PPO,DQN,A2C,QRDQN")] = "",
+    seeds: Annotated[str, typer.Option(help="likewise: 0,1,2")] = "",
+    steps: Annotated[int | None, typer.Option(help="of each run; default: as tuned")] = None,
+    cap: Annotated[int | None, typer.Option(help="of tuned steps; default: the suite's")] = None,
+    every: Annotated[
+        int | None, typer.Option(help="steps between evaluations; default: a tenth of MuZero's")
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="of an evaluation")] = 20,
+    jobs: Annotated[int, typer.Option(help="runs at a time")] = 1,
+    threads: Annotated[int, typer.Option(help="of each run: torch's")] = 1,
+    out: Annotated[Path, typer.Option(help="directory of the results")] = Path("runs/bench"),
+    again: Annotated[bool, typer.Option(help="repeat what is finished")] = False,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, of MuZero, as in train")
+    ] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--hyperparams", help="MuZero's, in place of the package's own")
+    ] = None,
+    baselines_file: Annotated[
+        Path | None, typer.Option("--baselines", help="the others', likewise")
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
+) -> None:
+    """Compare MuZero with algorithms of Stable-Baselines3, as rl_zoo3 tuned them.
+
+    Writes CSV files, a table and learning curves. Runs that are finished are not repeated, so that
+    the same command goes on with a benchmark that was interrupted.
+    """
+    with _said_plainly():
+        if find_spec("scipy") is None or find_spec("matplotlib") is None:
+            raise ImportError(
+                "bench needs more than is installed: pip install 'muzero-agent[baselines]'"
+            )
+        from muzero_agent.bench import agents, plan, runner
+        from muzero_agent.hyperparams import OWN_FILE
+
+        runs = plan.make_plan(
+            suite, _listed(envs), _listed(algos), _numbers(seeds), steps=steps, cap=cap,
+            every=every, episodes=episodes, threads=threads, changes=_changes(setting or []),
+            muzero_file=settings_file or OWN_FILE,
+            baselines_file=baselines_file or agents.OWN_FILE,
+        )  # fmt: skip
+        try:
+            failures = runner.bench(
+                runs, out, jobs=jobs, again=again, progress=progress, command=shlex.join(sys.argv)
+            )
+        except KeyboardInterrupt:
+            typer.echo("Interrupted; the same command goes on from there")
+            raise typer.Exit(130) from None
+        if failures:
+            raise RuntimeError(f"{len(failures)} of {len(runs)} runs failed; see above")
+
+
 # -- a run -----------------------------------------------------------------------------------------
 
 
@@ -207,6 +266,17 @@ def _changes(settings: list[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise ValueError(f"--set {text}: the value is not valid YAML: {error}") from error
     return changes
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(item) for item in _listed(text)]
+    except ValueError:
+        raise ValueError(f"--seeds {text}: give whole numbers, as in 0,1,2") from None
 
 
 def _read_run(out: Path, env: str) -> dict[str, Any]:

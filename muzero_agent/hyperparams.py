@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from muzero_agent.muzero import MuZero
 
 OWN_FILE = Path(__file__).with_name("hyperparams.yml")
-SCHEDULED = {"learning_rate", "exploration_rate", "temperature"}
 NOT_TUNABLE = {"policy", "env", "_init_setup_model"}
+SCHEDULES = {  # of all algorithms
+    "learning_rate", "exploration_rate", "temperature", "clip_range", "clip_range_vf",
+}  # fmt: skip
 
 
 class Hyperparams(NamedTuple):
@@ -48,30 +51,57 @@ def load_hyperparams(
     :param changes: values that take the place of those in the file
     :raises ValueError: naming file, section and key of what cannot be used
     """
-    try:
-        sections = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(sections, dict):
-        raise ValueError(f"{path}: expected a section per environment, such as `CartPole-v1:`")
+    section, where = read_section(env_id, path)
+    return from_section(section | dict(changes or {}), where)
+
+
+def read_section(
+    env_id: str, path: str | os.PathLike[str] = OWN_FILE
+) -> tuple[dict[str, Any], str]:
+    """The lines of an environment, or of `default`, as they stand in the file.
+
+    :return: them, and what to call the section in complaints
+    """
+    sections = read_sections(path)
     name = env_id if env_id in sections else "default"
     if name not in sections:
         raise ValueError(f"{path} has no settings for {env_id}: add a section of that name")
     section, where = sections[name], f"{path}, {name}"
     if not isinstance(section, dict):
         raise ValueError(f"{where}: expected `key: value` lines")
-    kwargs = dict(section) | dict(changes or {})
+    return section, where
+
+
+def read_sections(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """All of a file."""
+    try:
+        sections = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(sections, dict):
+        raise ValueError(f"{path}: expected a section per environment, such as `CartPole-v1:`")
+    return sections
+
+
+def from_section(
+    section: Mapping[str, Any], where: str, algorithm: type[BaseAlgorithm] = MuZero
+) -> Hyperparams:
+    """A section's lines as an algorithm's constructor wants them.
+
+    :param where: what to call the section in complaints
+    """
+    kwargs = dict(section)
     missing = {"n_timesteps", "policy"} - kwargs.keys()
     if missing:
         raise ValueError(f"{where}: {' and '.join(sorted(missing))} missing")
     n_timesteps = _positive(kwargs.pop("n_timesteps"), f"{where}, n_timesteps")
     n_envs = _positive(kwargs.pop("n_envs", 1), f"{where}, n_envs")
     policy = kwargs.pop("policy")
-    if policy not in MuZero.policy_aliases:
-        raise ValueError(f"{where}, policy: {policy!r} is none of {list(MuZero.policy_aliases)}")
-    _check_names(kwargs, where)
-    for name in SCHEDULED & kwargs.keys():
-        kwargs[name] = _schedule(kwargs[name], f"{where}, {name}")
+    if policy not in algorithm.policy_aliases:
+        raise ValueError(f"{where}, policy: {policy!r} is none of {list(algorithm.policy_aliases)}")
+    _check_names(kwargs, where, algorithm)
+    for key in SCHEDULES & kwargs.keys():
+        kwargs[key] = _schedule(kwargs[key], f"{where}, {key}")
     if isinstance(kwargs.get("train_freq"), list):  # [1, episode]
         kwargs["train_freq"] = tuple(kwargs["train_freq"])
     if not isinstance(kwargs.get("policy_kwargs", {}), dict):
@@ -82,13 +112,14 @@ def load_hyperparams(
     return Hyperparams(n_timesteps, n_envs, policy, kwargs)
 
 
-def _check_names(kwargs: dict[str, Any], where: str) -> None:
-    known = inspect.signature(MuZero).parameters.keys() - NOT_TUNABLE
+def _check_names(kwargs: dict[str, Any], where: str, algorithm: type[BaseAlgorithm]) -> None:
+    known = inspect.signature(algorithm).parameters.keys() - NOT_TUNABLE
     for key in kwargs:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"{where}: {key} is not an argument of MuZero{hint}")
+            name = algorithm.__name__
+            raise ValueError(f"{where}: {key} is not an argument of {name}{hint}")
 
 
 def _positive(value: object, where: str) -> int:

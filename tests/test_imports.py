@@ -19,6 +19,7 @@ PACKAGES = (
     "muzero_agent.adapters",
     "muzero_agent.adapters.engines",
     "muzero_agent.adapters.envs",
+    "muzero_agent.bench",
     "muzero_agent.search",
     "muzero_agent.zoo",
 )

@@ -62,6 +62,7 @@ TABLE = [
             "datasets",
             "rl_zoo3",
             "checkpoints",
+            "bench",
             "cli",
         ),
         None,
