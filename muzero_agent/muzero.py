@@ -283,6 +283,8 @@ class MuZero(OffPolicyAlgorithm):
         check_arguments(vars(self))  # attributes may have changed
         self._convert_train_freq()
         self._configure_replay(self.replay_buffer)
+        if self.replay_buffer.typical_error is None:  # it is new; the model may have learned before
+            self.replay_buffer.typical_error = float(self.policy.value_error) or None
         normalize = self._vec_normalize_env
         if (
             normalize is not None
