@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import shutil
@@ -10,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -242,20 +242,10 @@ def test_the_generator_of_a_gpu_goes_on(tmp_path: Path) -> None:
 # -- what cannot be written ------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Writing more fails as on a full disk, in the midst of it."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("size", [1_000, 100_000, 200_000], ids=str)
-def test_a_write_that_fails_loses_nothing(tmp_path: Path, size: int) -> None:
+def test_a_write_that_fails_loses_nothing(
+    tmp_path: Path, size: int, files_of_at_most: Callable[[int], AbstractContextManager[None]]
+) -> None:
     """At the settings, amid the weights, and in the replay."""
     model = make().learn(40)
     old = save_checkpoint(model, tmp_path)
