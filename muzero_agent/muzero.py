@@ -212,7 +212,14 @@ class MuZero(OffPolicyAlgorithm):
         cls, policy: str | type[MuZeroPolicy], env: GymEnv | str | None
     ) -> str | type[MuZeroPolicy]:
         """The class behind an alias where SB3 would refuse the alias: "MlpPolicy" and "CnnPolicy"
-        take a Dict that is an observation and its mask."""
+        take a Dict that is an observation and its mask. Policies of other algorithms are refused.
+        """
+        own = isinstance(policy, type) and issubclass(policy, MuZeroPolicy)
+        if not isinstance(policy, str) and not own:
+            raise ValueError(
+                f"policy={policy!r} is none of MuZero's: give one of {list(cls.policy_aliases)}, "
+                "or a subclass of muzero_agent.policies.MuZeroPolicy"
+            )
         space = getattr(env, "observation_space", None)
         masked = has_mask(space) and not isinstance(network_space(space), spaces.Dict)  # type: ignore[arg-type]
         if isinstance(policy, str) and masked and policy in cls.policy_aliases:
@@ -458,7 +465,7 @@ class MuZero(OffPolicyAlgorithm):
             self._last_original_obs = normalize.get_original_obs()
 
     @np.errstate(under="ignore")  # powers of a small discount are 0
-    def train(self, gradient_steps: int, batch_size: int) -> None:
+    def train(self, gradient_steps: int, batch_size: int = 128) -> None:
         """Update the networks `gradient_steps` times from the replay."""
         if not self.replay_buffer.can_sample():
             return
