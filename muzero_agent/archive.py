@@ -36,7 +36,7 @@ def read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any
                 fault = f"is a zip archive of something else: it holds {list(members)[:5]}"
             else:
                 settings = json.loads(archive.read("data"))
-                if not {"num_simulations", "unroll_steps"} <= set(settings):
+                if not {"num_simulations", "unroll_steps"} & set(settings):  # one may be excluded
                     fault = "is the model of another algorithm"
                 elif "policy.pth" not in members:
                     fault = "holds no weights"

@@ -3,9 +3,10 @@
 A checkpoint is a directory, named by its number of steps, that appears under its name only when all
 of it is on the disk:
 
-    model.zip     what `MuZero.save` writes: networks, optimizer, counters, settings
-    state.json    the generators, and where reanalysis stood
-    replay.pkl    what `save_replay_buffer` writes (optional)
+    model.zip           what `MuZero.save` writes: networks, optimizer, counters, settings
+    state.json          the generators, and where reanalysis stood
+    replay.pkl          what `save_replay_buffer` writes (optional)
+    vecnormalize.pkl    what `VecNormalize.save` writes, where the environment has one
 
 These are files of one's own runs: like Stable-Baselines3's they hold pickles. To pass a model on,
 there is `zoo.save`.
@@ -18,6 +19,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,15 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from muzero_agent.muzero import MuZero
 
 MODEL, STATE, REPLAY = "model.zip", "state.json", "replay.pkl"
+STATISTICS = "vecnormalize.pkl"
 FORMAT_VERSION = 1
+
+_UNFINISHED, _REPLACED = ".unfinished-", ".replaced-"
 
 
 def save_checkpoint(model: MuZero, directory: Path, *, replay: bool = True, keep: int = 2) -> Path:
@@ -43,24 +48,31 @@ def save_checkpoint(model: MuZero, directory: Path, *, replay: bool = True, keep
     :raises OSError: if it cannot be written; older ones are left as they are
     """
     directory.mkdir(parents=True, exist_ok=True)
+    _put_back(directory)
     path = directory / f"{model.num_timesteps:012d}"
-    fresh = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=directory))
+    fresh = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=directory))
+    normalize = model.get_vec_normalize_env()
     try:
         model.save(fresh / MODEL)
         if replay:
             model.save_replay_buffer(fresh / REPLAY)
+        if normalize is not None:
+            normalize.save(str(fresh / STATISTICS))
         (fresh / STATE).write_text(json.dumps(_state(model)), encoding="utf-8")
         for file in fresh.iterdir():
-            _sync(file)
-        _sync(fresh)
-        if path.exists():  # of the same step: what was saved again is as good
-            shutil.rmtree(path)
+            sync(file)
+        sync(fresh)
+        if path.exists():  # of the same step
+            path.rename(directory / f"{_REPLACED}{path.name}")
         fresh.rename(path)
-        _sync(directory)
+        sync(directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        _put_back(directory)
     for old in _finished(directory)[:-keep]:
-        shutil.rmtree(old)
+        gone = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=directory))
+        old.rename(gone / old.name)  # first, so that what has a checkpoint's name is whole
+        shutil.rmtree(gone, ignore_errors=True)
     return path
 
 
@@ -68,7 +80,8 @@ def latest_checkpoint(directory: Path) -> Path | None:
     """The newest checkpoint of a run, or None. What a crash left behind is removed."""
     if not directory.is_dir():
         return None
-    for unfinished in directory.glob(".unfinished-*"):
+    _put_back(directory)
+    for unfinished in directory.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(unfinished, ignore_errors=True)
     finished = _finished(directory)
     return finished[-1] if finished else None
@@ -82,6 +95,9 @@ def load_checkpoint(
     Environments cannot be saved: they start from a reset, whose seed follows from the checkpoint,
     so that two runs from one checkpoint are identical. Episodes that were open end where they were.
 
+    :param env: as many environments as before if the replay was kept. Where a VecNormalize was
+        saved, one in `env` takes over its statistics; if there is none, the saved one is put around
+    :param overrides: see `MuZero.load`
     :raises ValueError: if the checkpoint is of another release
     """
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
@@ -90,6 +106,8 @@ def load_checkpoint(
             f"{path} has format version {state['format_version']}, and this release reads "
             f"{FORMAT_VERSION}: go on with the release that wrote it"
         )
+    if (path / STATISTICS).exists():
+        env = _with_statistics(env, path / STATISTICS)
     model = MuZero.load(path / MODEL, env=env, device=device, **overrides)
     if (path / REPLAY).exists():
         model.load_replay_buffer(path / REPLAY)
@@ -99,12 +117,17 @@ def load_checkpoint(
     for name, generator in _generators(model).items():
         generator.bit_generator.state = state["generators"][name]
     torch.set_rng_state(_tensor(state["torch"]))
+    if model.device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(_tensor(state["cuda"]), model.device)
     model._sweep.position = state["sweep"]
     return model
 
 
 class SaveCheckpoints(BaseCallback):
     """Writes a checkpoint every so many steps, between an update and the next step.
+
+    One that cannot be written is no reason to lose what was learned: there is a warning, and the
+    next is tried when it is due.
 
     :param directory: of all checkpoints of a run
     :param every: steps, over all environments
@@ -123,8 +146,16 @@ class SaveCheckpoints(BaseCallback):
         steps = self.model.num_timesteps
         if steps // self.every > self._saved_at // self.every:
             assert isinstance(self.model, MuZero)
-            save_checkpoint(self.model, self.directory, replay=self.replay)
             self._saved_at = steps
+            try:
+                save_checkpoint(self.model, self.directory, replay=self.replay)
+            except OSError as error:
+                warnings.warn(
+                    f"no checkpoint at step {steps:,}: {error}. Older ones are kept and learning "
+                    f"goes on; make room in {self.directory} before the next, in {self.every:,} "
+                    "steps",
+                    stacklevel=2,
+                )
 
     def _on_step(self) -> bool:
         return True
@@ -135,15 +166,32 @@ def _generators(model: MuZero) -> dict[str, np.random.Generator]:
 
 
 def _state(model: MuZero) -> dict[str, Any]:
-    torch_state = bytes(torch.get_rng_state().numpy())
-    return {
+    state = {
         "format_version": FORMAT_VERSION,
         "generators": {
             name: generator.bit_generator.state for name, generator in _generators(model).items()
         },
-        "torch": base64.b64encode(torch_state).decode(),
+        "torch": _text(torch.get_rng_state()),
         "sweep": model._sweep.position,
     }
+    if model.device.type == "cuda":
+        state["cuda"] = _text(torch.cuda.get_rng_state(model.device))
+    return state
+
+
+def _with_statistics(env: VecEnv, path: Path) -> VecEnv:
+    """The environment with the VecNormalize that was saved, or with its statistics."""
+    given = unwrap_vec_normalize(env)
+    saved = VecNormalize.load(str(path), env if given is None else given.venv)
+    if given is None:
+        return saved
+    for name in {"obs_rms", "ret_rms"} & vars(saved).keys():
+        setattr(given, name, getattr(saved, name))
+    return env
+
+
+def _text(state: torch.Tensor) -> str:
+    return base64.b64encode(bytes(state.numpy())).decode()
 
 
 def _tensor(text: str) -> torch.Tensor:
@@ -154,9 +202,22 @@ def _finished(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.name.isdecimal())
 
 
-def _sync(path: Path) -> None:
+def _put_back(directory: Path) -> None:
+    """Two renames replace a checkpoint by another of the same step: whatever came between them, the
+    old one gets its name back, unless the new one has it."""
+    for replaced in directory.glob(f"{_REPLACED}*"):
+        path = directory / replaced.name.removeprefix(_REPLACED)
+        if path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(path)
+
+
+def sync(path: Path) -> None:
     """Have a file, or the names in a directory, written to the disk itself."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no directories
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

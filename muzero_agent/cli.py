@@ -306,6 +306,7 @@ def _train(
         latest_checkpoint,
         load_checkpoint,
         save_checkpoint,
+        sync,
     )
 
     if run["steps"] < 1 or run["n_envs"] < 1:
@@ -326,9 +327,10 @@ def _train(
             f"{out} has learned its {run['steps']:,} steps already: give more --steps, or another "
             "--out"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # if that fails, then at once
     fresh = out / f".{CONFIG}"
     fresh.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    sync(fresh)
     fresh.replace(out / CONFIG)  # a run has all of it or none
     formats = ["csv", "tensorboard"] if tensorboard else ["csv"]
     if not progress:
@@ -336,6 +338,7 @@ def _train(
     model.set_logger(configure(str(_new_directory(out / LOGS / f"{started:012d}")), formats))
     typer.echo(f"{run['env']}: steps {started:,} to {run['steps']:,}, in {out}")
     every = max(1, run["steps"] // 10) if checkpoint_every is None else checkpoint_every
+    interrupted = False
     try:
         model.learn(
             run["steps"] - started,
@@ -344,10 +347,18 @@ def _train(
             progress_bar=progress,
         )
     except KeyboardInterrupt:
+        interrupted = True
+    try:
         save_checkpoint(model, out / CHECKPOINTS, replay=checkpoint_replay)
+    except OSError as error:
+        zoo.save(model, out / MODEL)  # much smaller: what was learned is not lost
+        raise OSError(
+            f"the checkpoint at step {model.num_timesteps:,} could not be written: {error}. "
+            f"The model is in {out / MODEL}; older checkpoints are kept"
+        ) from error
+    if interrupted:
         typer.echo(f"Interrupted at {model.num_timesteps:,} steps; --resume goes on from there")
-        raise typer.Exit(130) from None
-    save_checkpoint(model, out / CHECKPOINTS, replay=checkpoint_replay)
+        raise typer.Exit(130)
     zoo.save(model, out / MODEL)
     model.logger.close()
     typer.echo(f"Done: {out / MODEL}. See how it plays: muzero-agent eval {out / MODEL}")
@@ -396,12 +407,19 @@ def _env_of(model: Path) -> str:
     """The environment's id, from the model's card or from the run that it lies in."""
     from muzero_agent import zoo
 
-    if (model / "card.json").exists():
-        return zoo.read_card(model).env
     config = model.parent / CONFIG
-    if config.exists():
-        return str(json.loads(config.read_text(encoding="utf-8"))["env"])
-    raise ValueError(f"{model} does not say which environment it was trained on: give --env")
+    if (model / "card.json").exists():
+        env = zoo.read_card(model).env
+    elif config.exists():
+        env = str(json.loads(config.read_text(encoding="utf-8"))["env"])
+    else:
+        raise ValueError(f"{model} does not say which environment it was trained on: give --env")
+    if ":" in env:  # Gymnasium imports what stands in front of it
+        raise ValueError(
+            f"{model} was trained on {env!r}, and making that runs code of the module in front of "
+            f"the colon: if you trust it, give --env {env!r}"
+        )
+    return env
 
 
 def main() -> None:

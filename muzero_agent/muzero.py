@@ -225,7 +225,14 @@ class MuZero(OffPolicyAlgorithm):
         cls, policy: str | type[MuZeroPolicy], env: GymEnv | str | None
     ) -> str | type[MuZeroPolicy]:
         """The class behind an alias where SB3 would refuse the alias: "MlpPolicy" and "CnnPolicy"
-        take a Dict that is an observation and its mask."""
+        take a Dict that is an observation and its mask. Policies of other algorithms are refused.
+        """
+        own = isinstance(policy, type) and issubclass(policy, MuZeroPolicy)
+        if not isinstance(policy, str) and not own:
+            raise ValueError(
+                f"policy={policy!r} is none of MuZero's: give one of {list(cls.policy_aliases)}, "
+                "or a subclass of muzero_agent.policies.MuZeroPolicy"
+            )
         space = getattr(env, "observation_space", None)
         masked = has_mask(space) and not isinstance(network_space(space), spaces.Dict)  # type: ignore[arg-type]
         if isinstance(policy, str) and masked and policy in cls.policy_aliases:
@@ -296,6 +303,8 @@ class MuZero(OffPolicyAlgorithm):
         check_arguments(vars(self))  # attributes may have changed
         self._convert_train_freq()
         self._configure_replay(self.replay_buffer)
+        if self.replay_buffer.typical_error is None:  # it is new; the model may have learned before
+            self.replay_buffer.typical_error = float(self.policy.value_error) or None
         normalize = self._vec_normalize_env
         if (
             normalize is not None
@@ -492,7 +501,7 @@ class MuZero(OffPolicyAlgorithm):
             self._last_original_obs = normalize.get_original_obs()
 
     @np.errstate(under="ignore")  # powers of a small discount are 0
-    def train(self, gradient_steps: int, batch_size: int) -> None:
+    def train(self, gradient_steps: int, batch_size: int = 128) -> None:
         """Update the networks `gradient_steps` times from the replay."""
         if not self.replay_buffer.can_sample():
             return

@@ -20,6 +20,7 @@ from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
     FlattenExtractor,
+    NatureCNN,
 )
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import is_vectorized_observation
@@ -163,7 +164,10 @@ class MuZeroPolicy(BasePolicy):
                 extractor_class = FlattenExtractor
         elif extractor_class is FlattenExtractor:
             raise ValueError(f"observation space {self.network_space}: use MultiInputPolicy")
-        extractor = extractor_class(self.network_space, **self.features_extractor_kwargs)
+        extractor_kwargs = dict(self.features_extractor_kwargs)
+        if not self.normalize_images and issubclass(extractor_class, NatureCNN | CombinedExtractor):
+            extractor_kwargs |= {"normalized_image": True}  # as SB3's policies tell them
+        extractor = extractor_class(self.network_space, **extractor_kwargs)
         arch = self.net_arch
         _check_net_arch(arch, MlpNetwork)
         widths: dict[str, Any] = {

@@ -123,6 +123,13 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         """Rows held, over all environments."""
         return int(np.minimum(self.head, self.capacity).sum())
 
+    def add(self, *_args: Any, **_kwargs: Any) -> None:
+        """What SB3's replays take, single transitions, this one does not."""
+        raise NotImplementedError(
+            "the replay of MuZero holds trajectories: append states by `add_step`, and the last "
+            "one of each episode by `end_episode`"
+        )
+
     def add_step(
         self,
         env: int,

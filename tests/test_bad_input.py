@@ -28,6 +28,7 @@ from stable_baselines3.common.vec_env import (
     VecFrameStack,
     VecNormalize,
 )
+from stable_baselines3.dqn.policies import DQNPolicy
 
 from muzero_agent import MuZero
 
@@ -384,9 +385,10 @@ def test_observation_spaces_that_are_not_supported(space: spaces.Space[Any]) -> 
         ("CnnPolicy", BOX, "CnnPolicy needs observations .*use MlpPolicy"),
         ("MlpPolicy", spaces.Dict({"a": BOX, "b": BOX}), "MultiInputPolicy"),
         ("NoPolicy", BOX, "NoPolicy"),
+        (DQNPolicy, BOX, "DQNPolicy.*none of MuZero's.*MlpPolicy"),
     ],
 )
-def test_a_policy_that_does_not_fit(policy: str, space: spaces.Space[Any], match: str) -> None:
+def test_a_policy_that_does_not_fit(policy: Any, space: spaces.Space[Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         make(Faulty(space=space), policy)
 
@@ -723,6 +725,13 @@ def test_replays_that_do_not_fit_lose_nothing(kind: str, tmp_path: pathlib.Path)
     assert model.replay_buffer is replay
     assert replay.size() == held
     check_usable(model, lambda: None)
+
+
+def test_single_transitions_cannot_be_added_to_a_replay() -> None:
+    model = make(Faulty())
+    row: Any = np.zeros((1, 2))
+    with pytest.raises(NotImplementedError, match="add_step"):
+        model.replay_buffer.add(row, row, np.zeros((1, 1)), np.zeros(1), np.zeros(1), [{}])
 
 
 def test_weights_that_are_not_finite_stop_learning_with_a_reason() -> None:

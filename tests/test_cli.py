@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from muzero_agent.cli import app
 
 SMALL = ["--set", "num_simulations=2", "--set", "batch_size=8", "--set", "learning_starts=20"]
 SMALL += ["--set", "policy_kwargs={net_arch: [16]}", "--no-progress"]
+EVERY_32 = ["--checkpoint-every", "32"]
 
 
 def run(*arguments: str | Path) -> Result:
@@ -144,6 +147,51 @@ def test_a_run_without_a_checkpoint_begins_anew_and_keeps_its_log(
     assert done.exit_code == 0, done.output
     assert "begins anew" in done.output
     assert {"000000000000", "000000000000-2"} <= {path.name for path in (out / "logs").iterdir()}
+
+
+def test_a_model_is_kept_whose_checkpoint_does_not_fit(
+    tmp_path: Path, files_of_at_most: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    out = tmp_path / "run"
+    with files_of_at_most(100_000), pytest.warns(UserWarning, match="no checkpoint at step 32"):
+        done = run("train", "CartPole-v1", "--steps", "40", "--out", out, *EVERY_32, *SMALL)
+    assert done.exit_code == 2, done.output
+    assert "step 40 could not be written" in done.output
+    assert "too large" in done.output
+    assert not list((out / "checkpoints").iterdir())
+    done = run("eval", out / "model", "--episodes", "1")
+    assert done.exit_code == 0, done.output
+
+
+def test_checkpoints_that_cannot_be_written_are_found_out_at_once(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").write_text("a file, no directory")
+    done = run("train", "CartPole-v1", "--steps", "40", "--out", tmp_path / "run", *SMALL)
+    assert done.exit_code == 2
+    assert "checkpoints" in done.output
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+@pytest.mark.parametrize("where", ["card", "run"])
+def test_no_module_is_imported_because_a_model_names_it(
+    trained: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gymnasium imports what stands in front of the colon of an environment's id."""
+    (tmp_path / "sprung_by_name.py").write_text("raise RuntimeError('this was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = tmp_path / "model"
+    shutil.copytree(trained / "model", model)
+    env = "sprung_by_name:CartPole-v1"
+    card = {"name": "x", "env": env, "training_steps": 0, "training_seconds": 0.0, "seed": None}
+    card |= {"command": "", "versions": {}, "evaluations": []}
+    path = model / "card.json" if where == "card" else tmp_path / "run.json"
+    path.write_text(json.dumps(card))
+    done = run("eval", model, "--episodes", "1")
+    assert done.exit_code == 2
+    assert "this was run" not in done.output
+    assert f"--env {env!r}" in done.output
+    trusted = run("eval", model, "--episodes", "1", "--env", env)
+    assert "this was run" in trusted.output
 
 
 def test_help_waits_for_no_library() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import io
+import json
 import pathlib
 import warnings
 from typing import Any
@@ -19,21 +22,34 @@ from stable_baselines3.common.callbacks import (
     CheckpointCallback,
     EvalCallback,
     EveryNTimesteps,
+    LogEveryNTimesteps,
+    ProgressBarCallback,
+    StopTrainingOnMaxEpisodes,
+    StopTrainingOnNoModelImprovement,
     StopTrainingOnRewardThreshold,
 )
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
+    VecEnv,
     VecFrameStack,
+    VecMonitor,
     VecNormalize,
     VecTransposeImage,
 )
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
+from torch import nn
 
 from muzero_agent import MuZero
+from muzero_agent.networks import MlpNetwork
+from muzero_agent.policies import MlpPolicy
 
 ENV_ID = "CartPole-v1"
 
@@ -212,6 +228,36 @@ def test_every_n_timesteps_and_lists_of_callbacks() -> None:
     assert seen["often"] == list(range(2, 33, 2))
     make(Counting()).learn(8, callback=CallbackList([Noting("often")]))
     assert seen["often"][-8:] == list(range(1, 9))
+
+
+def test_a_stop_without_improvement_keeps_the_best_model(tmp_path: pathlib.Path) -> None:
+    evaluation = EvalCallback(
+        Monitor(Counting()),  # where every episode pays the same
+        callback_after_eval=StopTrainingOnNoModelImprovement(1, min_evals=1),
+        n_eval_episodes=1,
+        eval_freq=8,
+        best_model_save_path=str(tmp_path),
+        verbose=0,
+    )
+    assert make(Counting()).learn(200, callback=evaluation).num_timesteps == 3 * 8
+    assert MuZero.load(tmp_path / "best_model").num_timesteps == 8
+
+
+def test_a_stop_after_so_many_episodes() -> None:
+    env = vectorised(Counting(length=4), Counting(length=8))
+    model = make(env).learn(200, callback=StopTrainingOnMaxEpisodes(3))
+    assert model.num_timesteps == 2 * 16  # 4 and 2 episodes
+
+
+def test_a_function_and_a_bar_watch() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm says that its rich bar is experimental
+        bar = ProgressBarCallback()
+        make(Counting()).learn(12, callback=bar)
+    assert bar.pbar.n == 12
+    model = make(Counting())
+    model.learn(50, callback=lambda local, _: bool(local["self"].num_timesteps < 5))
+    assert model.num_timesteps == 5
 
 
 @pytest.mark.parametrize("at", [3, 5, 6, 23, 25, 26], ids=str)
@@ -418,8 +464,14 @@ def test_numpy_may_raise_on_rewards_far_away() -> None:
         (LinearSchedule(1e-2, 0.0, 1.0), lambda progress: 1e-2 * progress),
         (lambda progress: 1e-3 + progress, lambda progress: 1e-3 + progress),
         (3e-4, lambda progress: 3e-4),
+        (
+            LinearSchedule(1e-2, 1e-3, 0.5),
+            lambda progress: max(1e-3, 1e-2 - 0.018 * (1 - progress)),
+        ),
+        (ConstantSchedule(3e-4), lambda progress: 3e-4),
+        (FloatSchedule(lambda progress: 1e-3 * progress**2), lambda progress: 1e-3 * progress**2),
     ],
-    ids=["linear", "function", "number"],
+    ids=["linear", "function", "number", "half", "constant", "float of a function"],
 )
 def test_the_learning_rate_follows_its_schedule(rate: Any, expected: Any) -> None:
     seen: list[tuple[int, float, set[float]]] = []
@@ -483,6 +535,23 @@ def test_the_log_has_the_keys_of_sb3(
     assert len(model.ep_info_buffer) == 3
 
 
+def test_all_formats_have_the_keys(tmp_path: pathlib.Path) -> None:
+    model = make(vectorised(Monitor(Counting())))
+    model.set_logger(configure(str(tmp_path), ["json", "csv", "log", "tensorboard"]))
+    model.learn(40, callback=LogEveryNTimesteps(20), log_interval=10**6)
+    model.logger.close()
+    lines = (tmp_path / "progress.json").read_text().splitlines()
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    assert [row["time/total_timesteps"] for row in rows] == [20, 40]
+    assert rows[-1].keys() >= KEYS
+    log = (tmp_path / "log.txt").read_text()
+    assert all(key.split("/")[1] in log for key in KEYS)
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    found = EventAccumulator(str(events)).Reload().Tags()["scalars"]
+    own = {"train/n_updates", "time/episodes", "time/total_timesteps"}  # SB3 gives it none of these
+    assert set(found) >= KEYS - own
+
+
 def test_tensorboard_logs_go_where_they_are_wanted(tmp_path: pathlib.Path) -> None:
     model = make(Counting(), tensorboard_log=str(tmp_path))
     model.learn(24).learn(24, tb_log_name="other")
@@ -518,6 +587,18 @@ class Masked(Counting):
     def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert action == self.t % 3
         return super().step(action)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_a_vecmonitor_in_place_of_monitors(normalised: bool) -> None:
+    env: VecEnv = vectorised(Counting(), Counting())
+    if normalised:
+        env = VecNormalize(env, norm_reward=False)
+    model = make(VecMonitor(env)).learn(40)
+    assert model.ep_info_buffer is not None
+    assert [info["r"] for info in model.ep_info_buffer] == [15] * 8
+    assert (model.get_vec_normalize_env() is not None) is normalised
+    check_trajectories(model, 1e-3)
 
 
 @pytest.mark.parametrize("env_class", [Counting, Masked])
@@ -640,6 +721,102 @@ def test_kinds_of_observations(policy: str, kind: str) -> None:
     replay.check_valid()
 
 
+# -- networks and policies of one's own ------------------------------------------------------------
+
+
+class Doubling(BaseFeaturesExtractor):
+    """Of a user's own, with parameters."""
+
+    def __init__(self, space: spaces.Space[Any], features_dim: int = 4) -> None:
+        super().__init__(space, features_dim)
+        size = int(np.prod(space.shape or ()))
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, features_dim))
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.layers(obs * 2)
+        return features
+
+
+class Narrow(MlpPolicy):
+    """A subclass that fixes an argument."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **(kwargs | {"net_arch": [8]}))
+
+
+class Picture(Counting):
+    """Images large enough for NatureCNN: uint8, or floats in [0, 1]; channels first or last."""
+
+    def __init__(self, dtype: type[np.generic], first: bool) -> None:
+        super().__init__()
+        shape = (3, 36, 36) if first else (36, 36, 3)
+        self.observation_space = spaces.Box(0, 255 if dtype is np.uint8 else 1, shape, dtype)
+
+    def observe(self) -> Any:
+        assert isinstance(self.observation_space, spaces.Box)
+        space = self.observation_space
+        return np.full(space.shape, self.t / self.length * space.high.max(), space.dtype)
+
+
+RESNET = {"net_arch": {"channels": 4, "num_blocks": 1, "head_width": 4}}
+NATURE = {"features_extractor_class": NatureCNN, "features_extractor_kwargs": {"features_dim": 8}}
+NATURE |= {"net_arch": [8]}
+RAW = {"normalize_images": False}
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "policy_kwargs", "highest"),
+    [
+        (
+            "MlpPolicy",
+            Counting(),
+            {
+                "features_extractor_class": Doubling,
+                "features_extractor_kwargs": {"features_dim": 6},
+                "activation_fn": nn.Tanh,
+                "net_arch": {"dynamics": [8, 8], "latent_size": 24},
+            },
+            None,
+        ),
+        (Narrow, Counting(), {}, None),
+        ("CnnPolicy", Picture(np.uint8, True), RESNET, 1),
+        ("CnnPolicy", Picture(np.uint8, False), RESNET | RAW, 255),
+        ("CnnPolicy", Picture(np.float32, True), RESNET | RAW, 1),
+        ("CnnPolicy", Picture(np.uint8, False), NATURE, 1),
+        ("CnnPolicy", Picture(np.uint8, True), NATURE | RAW, 255),
+        ("CnnPolicy", Picture(np.float32, True), NATURE | RAW, 1),
+        ("MlpPolicy", Picture(np.uint8, False), {"net_arch": [8]}, 1),
+    ],
+)
+def test_networks_and_policies_of_ones_own(
+    policy: Any, env: Counting, policy_kwargs: Any, highest: int | None
+) -> None:
+    """They learn, and are loaded again as they were."""
+    given = copy.deepcopy(policy_kwargs)
+    model = make(env, policy, policy_kwargs=policy_kwargs, buffer_size=60).learn(24)
+    assert model._n_updates > 0
+    assert policy_kwargs == given
+    obs = env.observe()
+    action, _ = model.predict(obs, deterministic=True)
+    files: list[Any] = [io.BytesIO(), io.BytesIO()]
+    model.save(files[0])
+    model.policy.save(files[1])
+    files[1].seek(0)
+    for again in (MuZero.load(files[0]), type(model.policy).load(files[1])):
+        assert again.predict(obs, deterministic=True)[0] == action
+    network = model.policy.network
+    if policy is Narrow:
+        assert isinstance(network, MlpNetwork)
+        assert network.heads.in_features == 8
+    if "features_extractor_class" in policy_kwargs:
+        assert isinstance(network, MlpNetwork)
+        assert isinstance(network.features_extractor, policy_kwargs["features_extractor_class"])
+    if highest is not None:
+        env.t = env.length
+        last = model.policy.obs_to_tensor(env.observe())[0]
+        assert float(model.policy.preprocess(last).max()) == highest  # type: ignore[union-attr]
+
+
 def test_set_env_closes_what_was_open() -> None:
     model = make(Counting(length=7)).learn(20)
     other = Counting(length=4)
@@ -680,6 +857,19 @@ def test_two_seeded_runs_of_several_environments_are_identical() -> None:
     assert_same(a, b)
     assert isinstance(a.replay_buffer.obs, np.ndarray)
     assert (a.replay_buffer.obs[0, 0] != a.replay_buffer.obs[1, 0]).any()
+
+
+def test_two_seeded_runs_in_other_processes_are_identical() -> None:
+    models = []
+    for _ in range(2):
+        env = SubprocVecEnv([lambda: gym.make(ENV_ID)] * 2, start_method="fork")
+        try:
+            models.append(make(env, seed=4).learn(60))
+        finally:
+            env.close()
+    assert_same(*models)
+    obs: Any = models[0].replay_buffer.obs
+    assert (obs[0, 0] != obs[1, 0]).any()
 
 
 def test_unseeded_runs_differ() -> None:

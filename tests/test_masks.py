@@ -11,10 +11,13 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
+from sb3_contrib.common.maskable import evaluation as maskable
+from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
+from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from muzero_agent import MuZero
 
@@ -155,6 +158,54 @@ def test_stored_rows_keep_their_masks(form: str, truncates: bool) -> None:
     assert replay.searched[:, :newest][~is_last].all()  # the warm-up's rows were searched again
     assert (replay.policy[:, :newest][~legal & ~is_last[..., None]] == 0).all()
     np.testing.assert_allclose(replay.policy[:, :newest][~is_last].sum(-1), 1, atol=1e-4)
+
+
+class Strict(Masked):
+    """Ends learning at the first illegal action. `form` may be "masker", too: sb3-contrib's."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__("none" if form == "masker" else form)
+
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert legal_at(self.t)[action], f"action {action} at {self.t}"
+        return super().step(action)
+
+
+def strict(form: str) -> gym.Env[Any, Any]:
+    env = Strict(form)
+    return ActionMasker(env, lambda _: legal_at(env.t) > 0) if form == "masker" else env
+
+
+@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
+@pytest.mark.parametrize("form", ["method", "masker", "observation", "dict"])
+def test_an_environment_that_forbids_illegal_actions(form: str, kind: Any) -> None:
+    """In the warm-up, in searches, behind wrappers and in other processes."""
+    started = {"start_method": "fork"} if kind is SubprocVecEnv else {}
+    env = kind([lambda: Monitor(strict(form))] * 2, **started)
+    try:
+        model = make(env, "none" if form == "masker" else form).learn(160)
+        assert model._n_updates > 0
+        assert steps_of(model).max() == 7
+    finally:
+        env.close()
+
+
+def test_tools_of_sb3_contrib_pass_masks_on() -> None:
+    """Its evaluation and its callback, with ActionMasker, as users of MaskablePPO have them."""
+    callback = MaskableEvalCallback(
+        Monitor(strict("masker")), n_eval_episodes=2, eval_freq=30, verbose=0
+    )
+    model = make(strict("masker"), "none").learn(120, callback=callback)
+    assert callback.last_mean_reward == 0
+    for deterministic in (False, True):
+        for player in (model, model.policy):
+            returns = maskable.evaluate_policy(
+                player,  # type: ignore[arg-type]
+                Monitor(strict("masker")),
+                2,
+                deterministic=deterministic,
+            )
+            assert returns == (0, 0)
 
 
 def test_a_mask_behind_wrappers() -> None:

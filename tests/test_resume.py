@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from muzero_agent import MuZero
-from muzero_agent.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from muzero_agent.checkpoints import (
+    SaveCheckpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 EVERY = 50
 TRAIN = [sys.executable, "-m", "muzero_agent.cli", "train", "CartPole-v1", "--no-progress"]
@@ -25,10 +36,11 @@ SMALL = ["--set", "num_simulations=2", "--set", "batch_size=8", "--set", "learni
 SMALL += ["--set", "policy_kwargs={net_arch: [16]}", "--steps", "1000000"]
 
 
-def make() -> MuZero:
-    env = make_vec_env("CartPole-v1", 2, seed=0)
+def make(env: VecEnv | None = None, **kwargs: Any) -> MuZero:
+    env = make_vec_env("CartPole-v1", 2, seed=0) if env is None else env
     settings: dict[str, Any] = {"num_simulations": 2, "batch_size": 8, "learning_starts": 20}
-    return MuZero("MlpPolicy", env, policy_kwargs={"net_arch": [16]}, seed=0, **settings)
+    settings |= {"policy_kwargs": {"net_arch": [16]}, "seed": 0} | kwargs
+    return MuZero("MlpPolicy", env, **settings)
 
 
 def start(out: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -135,6 +147,168 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [old.name]
     for file in old.iterdir():
         assert file.read_bytes() == (kept / file.name).read_bytes()
+
+
+class Watching(BaseCallback):
+    """Notes, between an update and the next step, what a resumed run has to go on with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, list[Any]] = {}
+
+    def _on_rollout_start(self) -> None:
+        assert isinstance(self.model, MuZero)
+        policy = self.model.policy
+        self.seen[self.model.num_timesteps] = [
+            self.model._current_progress_remaining,
+            policy.optimizer.param_groups[0]["lr"],
+            self.model.replay_buffer.typical_error,
+            float(policy.value_error),
+            self.model._sweep.position,
+            self.model._episode_num,
+        ]
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def test_a_resumed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    """Its schedule runs over the whole run; errors of values and the sweep stand where they did."""
+    rate = LinearSchedule(1e-2, 0.0, 1.0)
+    whole, first, second = Watching(), Watching(), Watching()
+    make(learning_rate=rate).learn(160, callback=whole)
+
+    class Crash(SaveCheckpoints):
+        def _on_rollout_start(self) -> None:
+            super()._on_rollout_start()
+            if self.num_timesteps == 96:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(learning_rate=rate).learn(160, callback=[first, Crash(tmp_path, 40)])
+    path = latest_checkpoint(tmp_path)
+    assert path is not None
+    assert int(path.name) == 80
+    model = load_checkpoint(path, make_vec_env("CartPole-v1", 2))
+    model.learn(160 - 80, callback=second, reset_num_timesteps=False)
+    assert first.seen[80] == second.seen[80] == whole.seen[80]
+    assert first.seen[80][2] > 0
+    assert first.seen[80][4] > 0
+    assert [x[:2] for x in second.seen.values()] == [
+        x[:2] for steps, x in whole.seen.items() if steps >= 80
+    ]
+    assert second.seen[144][1] == pytest.approx(1e-2 * 16 / 160)
+
+
+def test_without_its_replay_a_run_still_knows_the_error_of_its_values(tmp_path: Path) -> None:
+    model = make().learn(80)
+    typical = model.replay_buffer.typical_error
+    path = save_checkpoint(model, tmp_path, replay=False)
+    watch = Watching()
+    loaded = load_checkpoint(path, make_vec_env("CartPole-v1", 2))
+    loaded.learn(16, callback=watch, reset_num_timesteps=False)
+    assert typical is not None
+    assert watch.seen[80][2:4] == pytest.approx([typical, typical])
+    assert make().replay_buffer.typical_error is None
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_statistics_of_vecnormalize_are_kept(tmp_path: Path, wrapped: bool) -> None:
+    env = VecNormalize(make_vec_env("CartPole-v1", 2, seed=0), norm_reward=False)
+    path = save_checkpoint(make(env).learn(48), tmp_path)
+    bare = make_vec_env("CartPole-v1", 2)
+    model = load_checkpoint(path, VecNormalize(bare, norm_reward=False) if wrapped else bare)
+    found = model.get_vec_normalize_env()
+    assert found is not None
+    assert found.venv is bare
+    assert not found.norm_reward
+    kept: Any = found.obs_rms
+    before: Any = env.obs_rms
+    np.testing.assert_array_equal(kept.mean, before.mean)
+    assert kept.count == before.count > 48
+    model.learn(16, reset_num_timesteps=False)
+    assert kept.count > before.count
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_generator_of_a_gpu_goes_on(tmp_path: Path) -> None:
+    model = make(device="cuda").learn(48)
+    path = save_checkpoint(model, tmp_path)
+    drawn = torch.rand(4, device="cuda")
+    load_checkpoint(path, make_vec_env("CartPole-v1", 2), "cuda")
+    assert torch.equal(torch.rand(4, device="cuda"), drawn)
+
+
+# -- what cannot be written ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000, 200_000], ids=str)
+def test_a_write_that_fails_loses_nothing(
+    tmp_path: Path, size: int, files_of_at_most: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """At the settings, amid the weights, and in the replay."""
+    model = make().learn(40)
+    old = save_checkpoint(model, tmp_path)
+    content = {file.name: file.read_bytes() for file in old.iterdir()}
+    model.learn(40, reset_num_timesteps=False)
+    with files_of_at_most(size), pytest.raises(OSError, match="too large"):
+        save_checkpoint(model, tmp_path)
+    assert latest_checkpoint(tmp_path) == old
+    assert {file.name: file.read_bytes() for file in old.iterdir()} == content
+    assert list(tmp_path.iterdir()) == [old]
+    model.learn(8, reset_num_timesteps=False)
+    assert save_checkpoint(model, tmp_path) == latest_checkpoint(tmp_path) != old
+
+
+def test_training_outlives_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
+    """Here where a path leads through a file; and the next attempt succeeds."""
+    (tmp_path / "run").write_text("a file, no directory")
+    with pytest.raises(NotADirectoryError):
+        save_checkpoint(make(), tmp_path / "run" / "checkpoints")
+    callback = SaveCheckpoints(tmp_path / "run", 48)
+
+    def mend(local: dict[str, Any], _: dict[str, Any]) -> bool:
+        if local["self"].num_timesteps == 70:
+            (tmp_path / "run").unlink()
+        return True
+
+    model = make()
+    with pytest.warns(UserWarning, match=r"no checkpoint at step 48.*File exists.*in 48 steps"):
+        model.learn(112, callback=CallbackList([callback, ConvertCallback(mend)]))
+    assert model.num_timesteps == 112
+    assert latest_checkpoint(tmp_path / "run") == tmp_path / "run" / "000000000096"
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_kill_amid_replacing_a_checkpoint_leaves_a_whole_one(
+    tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same step: after the last rename it is the new one, before that the old one."""
+    model = make().learn(40)
+    path = save_checkpoint(model, tmp_path)
+    updates, model._n_updates = model._n_updates, 1000
+    rename, done = Path.rename, 0
+
+    def killed(source: Path, target: Path) -> Path:
+        nonlocal done
+        if done == renames:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done += 1
+        return rename(source, target)
+
+    def replace() -> None:
+        monkeypatch.setattr(Path, "rename", killed)
+        save_checkpoint(model, tmp_path)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = multiprocessing.get_context("fork").Process(target=replace)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert latest_checkpoint(tmp_path) == path
+    loaded = load_checkpoint(path, make_vec_env("CartPole-v1", 2))
+    assert loaded._n_updates == (1000 if renames == 2 else updates)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_checkpoint_of_another_release_is_refused(tmp_path: Path) -> None:

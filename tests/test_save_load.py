@@ -20,6 +20,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from muzero_agent import MuZero
@@ -187,6 +189,37 @@ def test_the_default_learning_rate_is_still_a_schedule() -> None:
     assert len(set(rates)) == 3
 
 
+def test_what_is_left_out_is_the_constructors_default() -> None:
+    model = learned(24, learning_rate=5e-3)
+    file = io.BytesIO()
+    model.save(file, exclude=["num_simulations", "learning_rate", "lr_schedule"])
+    again = MuZero.load(file)
+    assert again.num_simulations == 16
+    assert again.lr_schedule(0.5) == pytest.approx(5.5e-4)
+    assert again.batch_size == model.batch_size
+
+
+def test_what_is_included_comes_back() -> None:
+    model = learned(40)
+    file = io.BytesIO()
+    model.save(file, include=["replay_buffer", "env"])
+    again = MuZero.load(file)
+    assert again.get_env() is not None
+    assert again.replay_buffer.size() == model.replay_buffer.size() > 0
+    again.learn(16, reset_num_timesteps=False)
+    assert again.replay_buffer.size() > model.replay_buffer.size()
+    again.replay_buffer.check_valid()
+
+
+def test_objects_given_take_the_place_of_those_saved(model: MuZero) -> None:
+    """As for files whose pickles no longer load; names that are not in the file do not matter."""
+    rate = LinearSchedule(1.0, 0.5, 1.0)
+    given = {"learning_rate": rate, "lr_schedule": None, "clip_range": 0.2}
+    again = MuZero.load(saved(model), custom_objects=given)
+    assert again.learning_rate is rate
+    assert again.lr_schedule(0.0) == 0.5
+
+
 # -- what the file holds ---------------------------------------------------------------------------
 
 
@@ -229,12 +262,15 @@ def test_neither_replay_nor_environment_is_saved(model: MuZero) -> None:
 # -- parts of a model ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("as_file", [False, True], ids=["path", "file object"])
 def test_the_policy_alone(
-    model: MuZero, observations: NDArray[np.float32], tmp_path: pathlib.Path
+    model: MuZero, observations: NDArray[np.float32], tmp_path: pathlib.Path, as_file: bool
 ) -> None:
-    path = str(tmp_path / "policy.pt")
+    path: Any = io.BytesIO() if as_file else str(tmp_path / "policy.pt")
     model.policy.save(path)
     for policy_class in (MlpPolicy, MuZeroPolicy):
+        if as_file:
+            path.seek(0)
         policy = policy_class.load(path)
         assert_same_play(model, policy, observations)
         assert (policy.plan(observations).visit_counts.sum(-1) == 3).all()
@@ -295,13 +331,20 @@ def test_parameters_of_the_policy_alone(model: MuZero, observations: NDArray[np.
     assert all(bool((moments[i]["exp_avg"] == after[i]["exp_avg"]).all()) for i in moments)
 
 
+@pytest.mark.parametrize("exact_match", [True, False])
+@pytest.mark.parametrize("name", ["model.zip", "model"])
 def test_parameters_from_a_file(
-    model: MuZero, observations: NDArray[np.float32], tmp_path: pathlib.Path
+    model: MuZero,
+    observations: NDArray[np.float32],
+    tmp_path: pathlib.Path,
+    name: str,
+    exact_match: bool,
 ) -> None:
     model.save(tmp_path / "model.zip")
-    other = learned(24, seed=1)
-    other.set_parameters(str(tmp_path / "model.zip"))
+    other = MuZero("MlpPolicy", ENV_ID, **(SMALL | {"seed": 1}))
+    other.set_parameters(str(tmp_path / name), exact_match=exact_match)
     assert_same_play(model, other, observations)
+    assert other.policy.optimizer.state_dict()["state"]
 
 
 def test_each_parameter_may_be_disturbed(model: MuZero, observations: NDArray[np.float32]) -> None:
@@ -343,6 +386,29 @@ def test_an_environment_set_after_loading(model: MuZero) -> None:
     assert again.num_timesteps == model.num_timesteps + 24
 
 
+@pytest.mark.parametrize("force_reset", [True, False])
+def test_the_same_environment_set_again(force_reset: bool) -> None:
+    """Where it is not reset, the open episode goes on."""
+    env = make_vec_env(ENV_ID, 1, seed=0)
+    model = MuZero("MlpPolicy", env, **SMALL).learn(8)
+    model.set_env(env, force_reset=force_reset)
+    assert model.get_env() is env
+    model.learn(16, reset_num_timesteps=False)
+    replay = model.replay_buffer
+    replay.check_valid()
+    assert bool(replay.last_row[0, 0] == 7) is force_reset  # else its own end, or still open
+
+
+def test_normalisation_is_found_after_loading(model: MuZero) -> None:
+    assert model.get_vec_normalize_env() is None
+    env = VecNormalize(make_vec_env(ENV_ID, 2), norm_reward=False)
+    again = MuZero.load(saved(model), env=env)
+    assert again.get_env() is env
+    assert again.get_vec_normalize_env() is env
+    again.learn(24, reset_num_timesteps=False)
+    assert again.replay_buffer.sample(4, env=env).rewards.shape == (4, 5)
+
+
 def test_setting_up_twice_changes_nothing() -> None:
     once, twice = (MuZero("MlpPolicy", ENV_ID, **SMALL) for _ in range(2))
     twice._setup_model()
@@ -359,6 +425,23 @@ def test_loading_needs_no_memory_for_a_replay(model: MuZero) -> None:
 
 
 # -- the replay ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target", [lambda f: str(f / "a"), lambda f: f / "b", lambda f: f / "c.pkl"]
+)
+def test_the_replay_at_a_path(target: Callable[[Any], Any], tmp_path: pathlib.Path) -> None:
+    model = learned(32)
+    path = target(tmp_path)
+    model.save_replay_buffer(path)
+    again = MuZero.load(saved(model), env=gym.make(ENV_ID))
+    again.load_replay_buffer(path)
+    held = model.replay_buffer.size()
+    assert again.replay_buffer.size() == held
+    again.learn(8, reset_num_timesteps=False)
+    assert again.replay_buffer.size() >= held + 8
+    assert again.replay_buffer.typical_error != model.replay_buffer.typical_error
+    again.replay_buffer.check_valid()
 
 
 def replay_file(model: MuZero) -> io.BytesIO:
