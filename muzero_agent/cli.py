@@ -169,7 +169,7 @@ def evaluate(
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Option(help="quick (minutes) or classic (a day)")] = "quick",
+    suite: Annotated[str, typer.Option(help="quick (minutes) or classic (hours)")] = "quick",
     envs: Annotated[str, typer.Option(help="instead of the suite's: A,B")] = "",
     algos: Annotated[str, typer.Option(help="likewise, of MuZero,PPO,DQN,A2C,QRDQN")] = "",
     seeds: Annotated[str, typer.Option(help="likewise: 0,1,2")] = "",

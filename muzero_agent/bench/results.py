@@ -115,7 +115,8 @@ NOTES = """\
 Steps and seconds to the threshold are medians over all seeds, and missing unless more than half of
 them reached it. The final return is the mean over seeds, each with the model that `learn` returned;
 in brackets stands its 95% interval (percentile bootstrap over seeds, or over episodes if there is
-one seed). Steps, seconds and CPU seconds are medians, without evaluation."""
+one seed), which few seeds make too narrow. Steps, seconds and CPU seconds are medians, without
+evaluation."""
 
 
 def table(results: Sequence[Result]) -> list[str]:
