@@ -10,19 +10,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
+from muzero_agent.adapters.envs.atari import is_atari, make_atari_env
 from muzero_agent.muzero import MuZero
 
 OWN_FILE = Path(__file__).with_name("hyperparams.yml")
 NOT_TUNABLE = {"policy", "env", "_init_setup_model"}
+ATARI_WRAPPER = "stable_baselines3.common.atari_wrappers.AtariWrapper"
+"""The one `env_wrapper` that a file may name."""
 
 
 class Hyperparams(NamedTuple):
     """What it takes to learn an environment.
 
     params = load_hyperparams(env_id)
-    env = make_vec_env(env_id, n_envs=params.n_envs)
+    env = params.make_env(env_id, seed=0)
     model = MuZero(params.policy, env, **params.kwargs).learn(params.n_timesteps)
     """
 
@@ -30,6 +35,27 @@ class Hyperparams(NamedTuple):
     n_envs: int
     policy: str
     kwargs: dict[str, Any]  # further keyword arguments of `MuZero`
+    frame_stack: int = 1
+    atari: bool = False  # whether observations are preprocessed as usual for Atari
+
+    def make_env(self, env_id: str, seed: int | None = None) -> VecEnv:
+        """The environments, as `make_env` makes them."""
+        return make_env(env_id, self.n_envs, seed, self.frame_stack, self.atari)
+
+
+def make_env(
+    env_id: str, n_envs: int = 1, seed: int | None = None, frame_stack: int = 1, atari: bool = False
+) -> VecEnv:
+    """Environments with the preprocessing that a section of settings names.
+
+    :param env_id: id in Gymnasium's registry
+    :param n_envs: number of environments
+    :param seed: of the first environment; the others count up
+    :param frame_stack: observations that are stacked; 1 leaves them alone
+    :param atari: see `adapters.envs.atari.make_atari_env`
+    """
+    env = make_atari_env(env_id, n_envs, seed) if atari else make_vec_env(env_id, n_envs, seed)
+    return VecFrameStack(env, frame_stack) if frame_stack > 1 else env
 
 
 def load_hyperparams(
@@ -37,10 +63,12 @@ def load_hyperparams(
     path: str | os.PathLike[str] = OWN_FILE,
     changes: Mapping[str, Any] | None = None,
 ) -> Hyperparams:
-    """The settings of an environment, or those of the section `default` if it has none.
+    """The settings of an environment, or, if it has none, those of the section `atari` for Atari
+    games, and of `default` for all else.
 
     Text is never evaluated: `policy_kwargs` is a YAML mapping, and the only schedule is
-    "lin_0.001", which falls from 0.001 to 0 in the course of learning.
+    "lin_0.001", which falls from 0.001 to 0 in the course of learning. Nor is anything imported:
+    `env_wrapper` may name SB3's AtariWrapper alone.
 
     :param env_id: id in Gymnasium's registry
     :param path: YAML file, a section per environment
@@ -53,7 +81,9 @@ def load_hyperparams(
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(sections, dict):
         raise ValueError(f"{path}: expected a section per environment, such as `CartPole-v1:`")
-    name = env_id if env_id in sections else "default"
+    name = env_id
+    if name not in sections:
+        name = "atari" if is_atari(env_id) and "atari" in sections else "default"
     if name not in sections:
         raise ValueError(f"{path} has no settings for {env_id}: add a section of that name")
     section, where = sections[name], f"{path}, {name}"
@@ -65,6 +95,8 @@ def load_hyperparams(
         raise ValueError(f"{where}: {' and '.join(sorted(missing))} missing")
     n_timesteps = _positive(kwargs.pop("n_timesteps"), f"{where}, n_timesteps")
     n_envs = _positive(kwargs.pop("n_envs", 1), f"{where}, n_envs")
+    frame_stack = _positive(kwargs.pop("frame_stack", 1), f"{where}, frame_stack")
+    atari = _is_atari_wrapper(kwargs.pop("env_wrapper", None), f"{where}, env_wrapper")
     policy = kwargs.pop("policy")
     if policy not in MuZero.policy_aliases:
         raise ValueError(f"{where}, policy: {policy!r} is none of {list(MuZero.policy_aliases)}")
@@ -78,7 +110,7 @@ def load_hyperparams(
             f"{where}, policy_kwargs: text is not evaluated; write a mapping, as in "
             "`policy_kwargs: {net_arch: [64, 64]}`"
         )
-    return Hyperparams(n_timesteps, n_envs, policy, kwargs)
+    return Hyperparams(n_timesteps, n_envs, policy, kwargs, frame_stack, atari)
 
 
 def _check_names(kwargs: dict[str, Any], where: str) -> None:
@@ -88,6 +120,18 @@ def _check_names(kwargs: dict[str, Any], where: str) -> None:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"{where}: {key} is not an argument of MuZero{hint}")
+
+
+def _is_atari_wrapper(value: object, where: str) -> bool:
+    """Whether Atari's preprocessing is asked for, as rl_zoo3 does: by the wrapper's name."""
+    if value is None:
+        return False
+    if value not in (ATARI_WRAPPER, [ATARI_WRAPPER]):
+        raise ValueError(
+            f"{where}: {value!r} is not {ATARI_WRAPPER}, the only one that is known, since nothing "
+            "is imported that a file names: use others in a script of your own"
+        )
+    return True
 
 
 def _positive(value: object, where: str) -> int:
