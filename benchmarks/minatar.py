@@ -6,7 +6,8 @@
 Both see the board [10, 10, 4] and no more. MuZero is "CnnPolicy" with a small network, an update
 for every four steps, and else the constructor's defaults, not tuned. DQN has the network and the
 settings of MinAtar's paper (Young & Tian 2019, arXiv 1903.03176: 16 filters of 3x3, 128 units), in
-SB3. A run is looked at every tenth of its steps by 20 greedy episodes, and in the end by 100; finished runs are not repeated.
+SB3. A run is looked at every tenth of its steps by 20 greedy episodes, and
+in the end by 100; finished runs are not repeated.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
     muzero-agent train CartPole-v1
     muzero-agent train LunarLander-v3 --steps 150000 --set num_simulations=32 --seed 1
     muzero-agent train LunarLander-v3 --resume
+    muzero-agent train ALE/Pong-v5
     muzero-agent eval runs/CartPole-v1/model
     muzero-agent bench --suite quick --jobs 2
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from muzero_agent.muzero import MuZero
 
 CONFIG, CHECKPOINTS, LOGS, MODEL = "run.json", "checkpoints", "logs", "model"
+PREPROCESSING = ("frame_stack", "atari")  # of `hyperparams.make_env`
 
 app = typer.Typer(
     add_completion=False,
@@ -131,8 +133,10 @@ def evaluate(
     with _said_plainly():
         import numpy as np
         import torch
-        from stable_baselines3.common.env_util import make_vec_env
         from stable_baselines3.common.evaluation import evaluate_policy
+
+        from muzero_agent.hyperparams import make_env
+        from muzero_agent.muzero import MuZero
 
         if episodes < 1:
             raise ValueError(f"--episodes {episodes}: give at least 1")
@@ -141,7 +145,8 @@ def evaluate(
         agent = _load(model, trust, changes)
         if env is None:
             env = _env_of(model)
-        envs = make_vec_env(env, min(episodes, 10), seed=seed)
+        envs = make_env(env, min(episodes, 10), seed, **_preprocessing_of(model, env))
+        envs = MuZero._wrap_env(envs)  # channels first, as the model saw them
         if envs.observation_space != agent.observation_space:
             raise ValueError(
                 f"{env} shows {envs.observation_space}, and the model was trained on "
@@ -244,6 +249,7 @@ def _new_run(
         "steps": params.n_timesteps if steps is None else steps,
         "seed": seed,
         "n_envs": params.n_envs if n_envs is None else n_envs,
+        **{name: getattr(params, name) for name in PREPROCESSING},
         "set": settings,
         "hyperparams": None if settings_file is None else str(settings_file.resolve()),
         "command": " ".join(sys.argv),
@@ -297,7 +303,6 @@ def _train(
     progress: bool,
     device: str,
 ) -> None:
-    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.logger import configure
 
     from muzero_agent import zoo
@@ -308,12 +313,14 @@ def _train(
         save_checkpoint,
         sync,
     )
+    from muzero_agent.hyperparams import make_env
 
     if run["steps"] < 1 or run["n_envs"] < 1:
         raise ValueError("--steps and --n-envs: give at least 1")
     if tensorboard and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard: it is not installed: pip install tensorboard")
-    envs = make_vec_env(run["env"], run["n_envs"], seed=run["seed"])
+    preprocessing = {name: run[name] for name in PREPROCESSING if name in run}
+    envs = make_env(run["env"], run["n_envs"], run["seed"], **preprocessing)
     checkpoint = latest_checkpoint(out / CHECKPOINTS)
     if checkpoint is None:
         if (out / CONFIG).exists():
@@ -420,6 +427,18 @@ def _env_of(model: Path) -> str:
             f"the colon: if you trust it, give --env {env!r}"
         )
     return env
+
+
+def _preprocessing_of(model: Path, env: str) -> dict[str, Any]:
+    """As in the run that the model lies in, else as `train` would have it."""
+    from muzero_agent.hyperparams import load_hyperparams
+
+    config = model.parent / CONFIG
+    if config.exists():
+        run = json.loads(config.read_text(encoding="utf-8"))
+        return {name: run[name] for name in PREPROCESSING if name in run}
+    params = load_hyperparams(env)
+    return {name: getattr(params, name) for name in PREPROCESSING}
 
 
 def main() -> None:

@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
+from muzero_agent.adapters.envs.atari import is_atari, make_atari_env
 from muzero_agent.muzero import MuZero
 
 OWN_FILE = Path(__file__).with_name("hyperparams.yml")
@@ -20,13 +23,15 @@ NOT_TUNABLE = {"policy", "env", "_init_setup_model"}
 SCHEDULES = {  # of all algorithms
     "learning_rate", "exploration_rate", "temperature", "clip_range", "clip_range_vf",
 }  # fmt: skip
+ATARI_WRAPPER = "stable_baselines3.common.atari_wrappers.AtariWrapper"
+"""The one `env_wrapper` that a file may name."""
 
 
 class Hyperparams(NamedTuple):
     """What it takes to learn an environment.
 
     params = load_hyperparams(env_id)
-    env = make_vec_env(env_id, n_envs=params.n_envs)
+    env = params.make_env(env_id, seed=0)
     model = MuZero(params.policy, env, **params.kwargs).learn(params.n_timesteps)
     """
 
@@ -34,6 +39,27 @@ class Hyperparams(NamedTuple):
     n_envs: int
     policy: str
     kwargs: dict[str, Any]  # further keyword arguments of `MuZero`
+    frame_stack: int = 1
+    atari: bool = False  # whether observations are preprocessed as usual for Atari
+
+    def make_env(self, env_id: str, seed: int | None = None) -> VecEnv:
+        """The environments, as `make_env` makes them."""
+        return make_env(env_id, self.n_envs, seed, self.frame_stack, self.atari)
+
+
+def make_env(
+    env_id: str, n_envs: int = 1, seed: int | None = None, frame_stack: int = 1, atari: bool = False
+) -> VecEnv:
+    """Environments with the preprocessing that a section of settings names.
+
+    :param env_id: id in Gymnasium's registry
+    :param n_envs: number of environments
+    :param seed: of the first environment; the others count up
+    :param frame_stack: observations that are stacked; 1 leaves them alone
+    :param atari: see `adapters.envs.atari.make_atari_env`
+    """
+    env = make_atari_env(env_id, n_envs, seed) if atari else make_vec_env(env_id, n_envs, seed)
+    return VecFrameStack(env, frame_stack) if frame_stack > 1 else env
 
 
 def load_hyperparams(
@@ -41,10 +67,12 @@ def load_hyperparams(
     path: str | os.PathLike[str] = OWN_FILE,
     changes: Mapping[str, Any] | None = None,
 ) -> Hyperparams:
-    """The settings of an environment, or those of the section `default` if it has none.
+    """The settings of an environment, or, if it has none, those of the section `atari` for Atari
+    games, and of `default` for all else.
 
     Text is never evaluated: `policy_kwargs` is a YAML mapping, and the only schedule is
-    "lin_0.001", which falls from 0.001 to 0 in the course of learning.
+    "lin_0.001", which falls from 0.001 to 0 in the course of learning. Nor is anything imported:
+    `env_wrapper` may name SB3's AtariWrapper alone.
 
     :param env_id: id in Gymnasium's registry
     :param path: YAML file, a section per environment
@@ -58,12 +86,14 @@ def load_hyperparams(
 def read_section(
     env_id: str, path: str | os.PathLike[str] = OWN_FILE
 ) -> tuple[dict[str, Any], str]:
-    """The lines of an environment, or of `default`, as they stand in the file.
+    """The lines of an environment, or of `atari` or `default`, as they stand in the file.
 
     :return: them, and what to call the section in complaints
     """
     sections = read_sections(path)
-    name = env_id if env_id in sections else "default"
+    name = env_id
+    if name not in sections:
+        name = "atari" if is_atari(env_id) and "atari" in sections else "default"
     if name not in sections:
         raise ValueError(f"{path} has no settings for {env_id}: add a section of that name")
     section, where = sections[name], f"{path}, {name}"
@@ -96,6 +126,8 @@ def from_section(
         raise ValueError(f"{where}: {' and '.join(sorted(missing))} missing")
     n_timesteps = _positive(kwargs.pop("n_timesteps"), f"{where}, n_timesteps")
     n_envs = _positive(kwargs.pop("n_envs", 1), f"{where}, n_envs")
+    frame_stack = _positive(kwargs.pop("frame_stack", 1), f"{where}, frame_stack")
+    atari = _is_atari_wrapper(kwargs.pop("env_wrapper", None), f"{where}, env_wrapper")
     policy = kwargs.pop("policy")
     if policy not in algorithm.policy_aliases:
         raise ValueError(f"{where}, policy: {policy!r} is none of {list(algorithm.policy_aliases)}")
@@ -109,7 +141,7 @@ def from_section(
             f"{where}, policy_kwargs: text is not evaluated; write a mapping, as in "
             "`policy_kwargs: {net_arch: [64, 64]}`"
         )
-    return Hyperparams(n_timesteps, n_envs, policy, kwargs)
+    return Hyperparams(n_timesteps, n_envs, policy, kwargs, frame_stack, atari)
 
 
 def _check_names(kwargs: dict[str, Any], where: str, algorithm: type[BaseAlgorithm]) -> None:
@@ -120,6 +152,18 @@ def _check_names(kwargs: dict[str, Any], where: str, algorithm: type[BaseAlgorit
             hint = f"; did you mean {close[0]}?" if close else ""
             name = algorithm.__name__
             raise ValueError(f"{where}: {key} is not an argument of {name}{hint}")
+
+
+def _is_atari_wrapper(value: object, where: str) -> bool:
+    """Whether Atari's preprocessing is asked for, as rl_zoo3 does: by the wrapper's name."""
+    if value is None:
+        return False
+    if value not in (ATARI_WRAPPER, [ATARI_WRAPPER]):
+        raise ValueError(
+            f"{where}: {value!r} is not {ATARI_WRAPPER}, the only one that is known, since nothing "
+            "is imported that a file names: use others in a script of your own"
+        )
+    return True
 
 
 def _positive(value: object, where: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -32,6 +33,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from muzero_agent.actions import num_actions, to_space
+from muzero_agent.adapters.envs.atari import warn_of_compounded_skips
+from muzero_agent.adapters.envs.gymnasium import as_vec_env
 from muzero_agent.archive import describe, read_settings
 from muzero_agent.batch import Batch
 from muzero_agent.categorical import h_inverse
@@ -83,13 +86,15 @@ class MuZero(OffPolicyAlgorithm):
     model. By default the search is that of Gumbel MuZero (Danihelka et al., ICLR 2022).
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of `MuZeroPolicy`
-    :param env: environment, its id, or a VecEnv, whose environments are searched as one batch; None
-        only inside `load`
+    :param env: environment, its id, a VecEnv, whose environments are searched as one batch, or one
+        of Gymnasium's vector environments that reset in the same step (see
+        `adapters.envs.gymnasium`); None only inside `load`
     :param learning_rate: a number or a function of the remaining progress (1 to 0)
     :param buffer_size: states that the replay holds; of images, frames that repeat are kept once
     :param learning_starts: steps of uniformly random legal actions before search and learning
     :param batch_size: windows of `unroll_steps` transitions per update
-    :param gamma: discount of a step; None resolves to 0.997
+    :param gamma: discount of a step, that is of a decision: where each lasts four frames, as in
+        Atari, 0.997**4 discounts a frame by 0.997; None resolves to 0.997
     :param train_freq: steps (of each environment) between updates, or (n, "episode")
     :param gradient_steps: updates each time; -1 for as many as steps were taken
     :param num_simulations: network calls of a search
@@ -139,7 +144,7 @@ class MuZero(OffPolicyAlgorithm):
     def __init__(
         self,
         policy: str | type[MuZeroPolicy],
-        env: GymEnv | str | None,
+        env: GymEnv | VectorEnv[Any, Any, Any] | str | None,
         learning_rate: float | Schedule = DEFAULT_LEARNING_RATE,
         buffer_size: int = 100_000,
         learning_starts: int = 200,
@@ -175,7 +180,7 @@ class MuZero(OffPolicyAlgorithm):
         if env is None and _init_setup_model:
             raise ValueError("env=None: give an environment; only `MuZero.load` works without one")
         if env is not None:
-            env = maybe_make_env(env, verbose)
+            env = maybe_make_env(as_vec_env(env), verbose)
             check_spaces(env.observation_space, env.action_space)
         super().__init__(
             self._resolve_policy(policy, env),
@@ -219,6 +224,15 @@ class MuZero(OffPolicyAlgorithm):
             self._setup_model()
 
     # -- setting up ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _wrap_env(
+        env: GymEnv | VectorEnv[Any, Any, Any], verbose: int = 0, monitor_wrapper: bool = True
+    ) -> VecEnv:
+        """SB3's hook, through which constructor, `set_env` and `load` pass an environment."""
+        wrapped = OffPolicyAlgorithm._wrap_env(as_vec_env(env), verbose, monitor_wrapper)
+        warn_of_compounded_skips(wrapped)
+        return wrapped
 
     @classmethod
     def _resolve_policy(
@@ -619,7 +633,7 @@ class MuZero(OffPolicyAlgorithm):
     def load(
         cls: type[SelfMuZero],
         path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
+        env: GymEnv | VectorEnv[Any, Any, Any] | None = None,
         device: torch.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
@@ -645,7 +659,13 @@ class MuZero(OffPolicyAlgorithm):
         if "gamma" in kwargs and kwargs["gamma"] is None:
             kwargs["gamma"] = DEFAULT_GAMMA
         return super().load(
-            path, env, device, custom_objects, print_system_info, force_reset, **kwargs
+            path,
+            as_vec_env(env),
+            device,
+            custom_objects,
+            print_system_info,
+            force_reset,
+            **kwargs,
         )
 
     def load_replay_buffer(

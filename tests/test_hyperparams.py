@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
 from muzero_agent import MuZero
@@ -31,8 +30,25 @@ def test_unknown_environment_has_the_default() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_all_that_is_in_the_file_can_be_built(section: str) -> None:
-    params = load_hyperparams(section)
-    MuZero(params.policy, make_vec_env("CartPole-v1", params.n_envs), **params.kwargs)
+    params = load_hyperparams(section)._replace(n_envs=1)
+    env_id = "ALE/Pong-v5" if section == "atari" else "CartPole-v1"
+    MuZero(params.policy, params.make_env(env_id), **params.kwargs)
+
+
+def test_preprocessing_is_what_the_file_says(tmp_path: Path) -> None:
+    lines = "{n_timesteps: 9, n_envs: 2, policy: MlpPolicy, frame_stack: 3}"
+    path = written(tmp_path, f"CartPole-v1: {lines}\natari: {lines}\n")
+    for env_id in ("CartPole-v1", "PongNoFrameskip-v4"):
+        assert load_hyperparams(env_id, path) == Hyperparams(9, 2, "MlpPolicy", {}, 3, False)
+    env = load_hyperparams("CartPole-v1", path).make_env("CartPole-v1", seed=0)
+    assert (env.num_envs, env.observation_space.shape) == (2, (12,))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_ataris_wrapper_is_known_by_its_name(listed: bool, tmp_path: Path) -> None:
+    name = "[stable_baselines3.common.atari_wrappers.AtariWrapper]"
+    line = f"n_timesteps: 9, policy: CnnPolicy, env_wrapper: {name if listed else name[1:-1]}"
+    assert load_hyperparams("X-v0", written(tmp_path, f"default: {{{line}}}")).atari
 
 
 def test_values_arrive_as_the_constructor_wants_them(tmp_path: Path) -> None:
@@ -70,6 +86,9 @@ def test_values_arrive_as_the_constructor_wants_them(tmp_path: Path) -> None:
         ("n_timesteps: true", "n_timesteps: True is not"),
         ("n_timesteps: .inf", "n_timesteps: inf is not"),
         ("n_envs: 1.5", "n_envs: 1.5 is not"),
+        ("frame_stack: 0", "CartPole-v1, frame_stack: 0 is not"),
+        ("env_wrapper: os.system", "env_wrapper: 'os.system' is not .*AtariWrapper, the only"),
+        ("env_wrapper: [{a.B: {c: 1}}]", "nothing is imported that a file names"),
         ("policy: TablePolicy", "'TablePolicy' is none of .*MlpPolicy"),
         ("num_simulation: 8", "not an argument of MuZero; did you mean num_simulations"),
         ("env: CartPole-v1", "env is not an argument"),

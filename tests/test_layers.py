@@ -36,7 +36,12 @@ TABLE = [
     Row(1, ("sum_tree",), ("numpy",)),
     Row(1, ("categorical", "networks", "resnet"), ("numpy", "torch")),
     Row(1, ("adapters.envs",), GYM, only=("types",)),
-    Row(1, ("adapters.envs.atari",), (*GYM, "ale_py", "cv2"), only=("types",)),
+    Row(
+        1,
+        ("adapters.envs.gymnasium", "adapters.envs.atari"),
+        (*GYM, "ale_py", "stable_baselines3"),
+        only=("types",),
+    ),
     Row(1, ("adapters.envs.pettingzoo",), (*GYM, "pettingzoo"), only=("types",)),
     Row(1, ("adapters.envs.chess",), (*GYM, "chess"), only=("types",)),
     Row(2, ("replay",), SB3),

@@ -56,6 +56,22 @@ def test_other_settings_and_overrides(tmp_path: Path) -> None:
     assert "batch_size" in config
 
 
+def test_atari_games_have_their_section(tmp_path: Path) -> None:
+    small = ["batch_size:4", "num_simulations:2", "learning_starts:16", "n_envs:2"]
+    small += ["policy_kwargs:dict(net_arch=dict(channels=8))", "buffer_size:100"]
+    done = run(
+        tmp_path,
+        *["train", "--algo", "muzero", "--env", "PongNoFrameskip-v4", "-n", "32"],
+        *["--eval-freq", "-1", "--num-threads", "1", "--hyperparams", *small],
+    )
+    assert done.returncode == 0, done.stderr
+    assert "skipped twice" not in done.stderr
+    (saved,) = tmp_path.rglob("PongNoFrameskip-v4/config.yml")
+    config = " ".join(saved.read_text().split())
+    for line in ("AtariWrapper", "frame_stack - 4", "gamma - 0.988054", "policy - CnnPolicy"):
+        assert line in config
+
+
 @pytest.mark.parametrize("arguments", [[], ["play"], ["--algo", "muzero"]])
 def test_what_there_is_to_run_is_said(tmp_path: Path, arguments: list[str]) -> None:
     done = run(tmp_path, *arguments)

@@ -60,7 +60,7 @@ def test_constraints_pin_all_that_make_installs() -> None:
     pins = re.findall(
         r"^([\w.-]+)==[\w.]+$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
     )
-    todo = [Requirement("muzero-agent[baselines,plots]"), Requirement("pip")]
+    todo = [Requirement("muzero-agent[atari,baselines,plots,rl-zoo]"), Requirement("pip")]
     todo += [Requirement(text) for text in PROJECT["dependency-groups"]["dev"]]
     seen: set[str] = set()
     while todo:

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 from gymnasium.error import DependencyNotInstalled
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from muzero_agent import hyperparams
-from muzero_agent.hyperparams import Hyperparams, from_section, read_sections
+from muzero_agent.hyperparams import Hyperparams, from_section, make_env, read_sections
 
 OWN_FILE = Path(hyperparams.__file__).with_name("baselines.yml")
 MUZERO = "MuZero"
@@ -109,7 +108,7 @@ def left_out(section: Mapping[str, Any], name: str) -> dict[str, str]:
 def build(name: str, env_id: str, settings: Settings, seed: int) -> BaseAlgorithm:
     """A model as it is before learning."""
     params = settings.params
-    envs = _envs(env_id, params.n_envs, seed)
+    envs = _envs(env_id, params, params.n_envs, seed)
     if settings.normalize is not None:
         envs = VecNormalize(envs, **settings.normalize)
     return algorithm(name)(params.policy, envs, seed=seed, device="cpu", **params.kwargs)
@@ -117,15 +116,16 @@ def build(name: str, env_id: str, settings: Settings, seed: int) -> BaseAlgorith
 
 def evaluation_envs(env_id: str, settings: Settings, seed: int, episodes: int) -> VecEnv:
     """Where a model is looked at: seeded apart from where it learns, and from other seeds' envs."""
-    envs = _envs(env_id, min(episodes, EVALUATION_ENVS), 1_000_000 + 1_000 * seed)
+    count = min(episodes, EVALUATION_ENVS)
+    envs = _envs(env_id, settings.params, count, 1_000_000 + 1_000 * seed)
     if settings.normalize is not None:
         envs = VecNormalize(envs, **settings.normalize | {"norm_reward": False, "training": False})
     return envs
 
 
-def _envs(env_id: str, count: int, seed: int) -> VecEnv:
+def _envs(env_id: str, params: Hyperparams, count: int, seed: int) -> VecEnv:
     try:
-        return make_vec_env(env_id, count, seed=seed)
+        return make_env(env_id, count, seed, params.frame_stack, params.atari)
     except DependencyNotInstalled as error:
         extra = "box2d" if "box2d" in str(error).lower() else "all"
         raise ImportError(

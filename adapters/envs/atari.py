@@ -1,0 +1,194 @@
+"""Atari games: preprocessed as usual, and with frames skipped once, whatever the id.
+
+Three kinds of ids name the same game. `PongNoFrameskip-v4` shows every frame; `ALE/Pong-v5` shows
+every fourth and `Pong-v4` every second to fourth, of the emulator's own accord. Preprocessing skips
+frames, too, and on top of the emulator's skipping an agent sees, for instance, every sixteenth.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+from stable_baselines3.common import env_util
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+)
+
+from muzero_agent.adapters.envs.gymnasium import SAME_STEP, GymnasiumVecEnv
+
+Env = gym.Env[Any, Any]
+
+
+def register_atari() -> None:
+    """Enter ale-py's games into Gymnasium's registry.
+
+    :raises ImportError: naming what is missing
+    """
+    if find_spec("ale_py") is None or find_spec("cv2") is None:
+        raise ImportError("Atari games need ale-py and OpenCV: pip install 'muzero-agent[atari]'")
+    import ale_py
+
+    gym.register_envs(ale_py)
+
+
+def is_atari(env_id: str) -> bool:
+    """Whether an id is that of an Atari game; by its form where ale-py does not know it."""
+    if env_id not in gym.registry:
+        with suppress(ImportError):
+            register_atari()
+    spec = gym.registry.get(env_id)
+    if spec is None:
+        return env_id.startswith("ALE/") or "NoFrameskip-v" in env_id
+    return _is_atari(spec)
+
+
+def make_atari_env(
+    env_id: str | Callable[..., Env],
+    n_envs: int = 1,
+    seed: int | None = None,
+    start_index: int = 0,
+    monitor_dir: str | None = None,
+    wrapper_kwargs: dict[str, Any] | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    vec_env_cls: type[DummyVecEnv] | type[SubprocVecEnv] | None = None,
+    vec_env_kwargs: dict[str, Any] | None = None,
+    monitor_kwargs: dict[str, Any] | None = None,
+) -> VecEnv:
+    """SB3's `make_atari_env`, which shows every fourth frame whatever the id.
+
+    The emulator is told to show all frames, and SB3's `AtariWrapper` skips, since it takes the
+    maximum of the last two (sprites flicker). Stack frames with `VecFrameStack(env, 4)`. A step of
+    the agent is one decision, `frame_skip` frames long: MuZero's `gamma` counts per decision, and
+    `Monitor`, which lies inside, counts an episode's length in frames.
+
+    :param env_id: `PongNoFrameskip-v4`, `ALE/Pong-v5`, `Pong-v4`, ..., or what makes an environment
+    :param n_envs: number of environments
+    :param seed: of the first environment; the others count up
+    :param start_index: number of the first environment
+    :param monitor_dir: where to write logs of episodes
+    :param wrapper_kwargs: arguments of SB3's `AtariWrapper`: `frame_skip`, `screen_size`,
+        `terminal_on_life_loss`, `clip_reward`, ...
+    :param env_kwargs: arguments of the environment
+    :param vec_env_cls: `DummyVecEnv` unless given
+    :param vec_env_kwargs: its arguments
+    :param monitor_kwargs: arguments of SB3's `Monitor`
+    :raises ValueError: if there is no such game, or if frames would be skipped twice
+    :raises ImportError: if ale-py or OpenCV are missing
+    """
+    env_kwargs = dict(env_kwargs or {})
+    if isinstance(env_id, str):
+        _spec(env_id)
+        skip = env_kwargs.setdefault("frameskip", 1)
+        if skip != 1 and (wrapper_kwargs or {}).get("frame_skip", 4) > 1:
+            raise ValueError(
+                f"env_kwargs: frameskip={skip} skips frames in the emulator, and the wrapper skips "
+                "others on top: give wrapper_kwargs=dict(frame_skip=...) alone"
+            )
+        env_id = f"ale_py:{env_id}"  # which the processes of a SubprocVecEnv then import
+    env = env_util.make_atari_env(
+        env_id,
+        n_envs,
+        seed,
+        start_index,
+        monitor_dir,
+        wrapper_kwargs,
+        env_kwargs,
+        vec_env_cls,
+        vec_env_kwargs,
+        monitor_kwargs,
+    )
+    warn_of_compounded_skips(env)
+    return env
+
+
+def make_atari_vector_env(
+    env_id: str,
+    n_envs: int = 1,
+    seed: int | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+) -> VecEnv:
+    """The same frames from ale-py's `AtariVectorEnv`, which preprocesses in C++ on several threads.
+
+    Observations are 4 grey frames [4, 84, 84], of which each is the maximum of the last two of 4;
+    rewards are clipped to their signs, and episodes in the infos have the true scores. Unlike in
+    `make_atari_env`, an episode is a game, not a life, and where sprites flicker over others greys
+    differ: here they are maxima of greys, there greys of maximal colours.
+
+    :param env_id: as in `make_atari_env`
+    :param n_envs: number of environments
+    :param seed: of the first environment; the others count up
+    :param env_kwargs: arguments of `AtariVectorEnv`, such as `num_threads`, `stack_num`, or
+        `life_loss_info=True`: a lost life ends an episode, and the next begins in the same game
+    :raises ValueError: if there is no such game
+    :raises ImportError: if ale-py or OpenCV are missing
+    """
+    spec = _spec(env_id)
+    from ale_py.vector_env import AtariVectorEnv
+
+    known = ("game", "repeat_action_probability", "full_action_space", "max_num_frames_per_episode")
+    settings = {name: spec.kwargs[name] for name in known} | {"reward_clipping": False}
+    settings |= env_kwargs or {}
+    vector = AtariVectorEnv(num_envs=n_envs, autoreset_mode=SAME_STEP, **settings)
+    env = _ClipReward(VecMonitor(GymnasiumVecEnv(vector)))
+    env.seed(seed)
+    return env
+
+
+class _ClipReward(VecEnvWrapper):
+    """Rewards are -1, 0 or 1: their signs."""
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> tuple[Any, NDArray[Any], NDArray[Any], list[dict[str, Any]]]:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        return obs, np.sign(rewards), dones, infos
+
+
+def warn_of_compounded_skips(env: VecEnv) -> None:
+    """Warn if both an Atari emulator and a wrapper skip frames, where that can be seen.
+
+    SB3's `make_atari_env("ALE/Pong-v5")` makes such an environment.
+    """
+    if not env.has_attr("_frameskip"):  # AtariEnv's; Gymnasium's AtariPreprocessing goes by it, too
+        return
+    # of AtariEnv; SB3's MaxAndSkipEnv and Gymnasium's MaxAndSkipObservation; AtariPreprocessing
+    names = [name for name in ("_frameskip", "_skip", "frame_skip") if env.has_attr(name)]
+    skips = [env.get_attr(name, 0)[0] for name in names]
+    skips = [skip for skip in skips if np.max(skip) > 1]
+    if len(skips) > 1:
+        warnings.warn(
+            f"frames are skipped twice, {' and '.join(map(str, skips))}, by the emulator and a "
+            "wrapper, or by two wrappers. Make the environment with "
+            "muzero_agent.adapters.envs.atari.make_atari_env, or have the emulator show every "
+            "frame: gymnasium.make(..., frameskip=1), SB3's make_atari_env(..., "
+            "env_kwargs=dict(frameskip=1)), rl_zoo3's --env-kwargs frameskip:1",
+            stacklevel=3,
+        )
+
+
+def _is_atari(spec: EnvSpec) -> bool:
+    return "AtariEnv" in str(spec.entry_point)
+
+
+def _spec(env_id: str) -> EnvSpec:
+    """What Gymnasium knows of a game."""
+    register_atari()
+    games = sorted(name for name, spec in gym.registry.items() if _is_atari(spec))
+    if env_id in games:
+        return gym.registry[env_id]
+    names = difflib.get_close_matches(env_id, games) or [n for n in games if n.startswith("ALE/")]
+    raise ValueError(f"{env_id} is not among ale-py's games: there are {', '.join(names)}")
