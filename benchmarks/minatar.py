@@ -87,11 +87,13 @@ def build(run: Run) -> BaseAlgorithm:
     )
 
 
+def cut(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return gym.wrappers.TimeLimit(env, MOST_STEPS)
+
+
 def measure(run: Run) -> Result:
-    envs = make_vec_env(
-        ENV, 20, seed=1_000_000 + 1_000 * run.seed, wrapper_class=gym.wrappers.TimeLimit,
-        wrapper_kwargs={"max_episode_steps": MOST_STEPS},
-    )  # fmt: skip
+    seed = 1_000_000 + 1_000 * run.seed
+    envs = make_vec_env(ENV, 20, seed=seed, wrapper_class=cut)
     watch = Watch(envs, run)
     model = build(run)
     watch.start()
