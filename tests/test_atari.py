@@ -29,9 +29,9 @@ from muzero_agent.adapters.envs.atari import (
     warn_of_compounded_skips,
 )
 from muzero_agent.adapters.envs.gymnasium import GymnasiumVecEnv
+from muzero_agent.batch import Rows
 from muzero_agent.cli import app
 from muzero_agent.hyperparams import load_hyperparams
-from muzero_agent.replay import Rows
 
 gym.register_envs(ale_py)
 
