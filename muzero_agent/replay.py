@@ -26,6 +26,14 @@ from muzero_agent.sum_tree import SumTree
 from muzero_agent.targets import lambda_returns
 from muzero_agent.types import Observation
 
+NEWEST = 0.2
+"""Share of all rows ever written whose actions count as today's policy, whatever the search finds.
+
+Where an episode failed for another reason than its last actions, the search hopes in every state of
+it for the action not taken, whose outcome nobody has seen. Did value targets stop in front of all
+of these, none would learn of the failure, and the hope would feed itself.
+"""
+
 OPEN = np.iinfo(np.int64).max
 """`last_row` of an episode that still goes on."""
 
@@ -41,8 +49,9 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     :param gamma: discount of a step
     :param regret_tolerance: where the newest search finds another action better than the one taken
         by more than this many times the value's typical error, value targets stop in front of the
-        transition: what followed from a mistake of an old policy says little of today's. inf never
-        stops.
+        transition, unless it is among the newest fifth of all: what followed from a mistake of an
+        old policy says little of today's, while of a new one the mistake may be the search's. inf
+        never stops.
     :param priority_exponent: 0 samples uniformly; alpha > 0 samples rows by priority ** alpha
         (MuZero, appendix G: priority = |search value - value target|).
     :param priority_beta: exponent of the importance weights
@@ -304,22 +313,27 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             num_targets=num_targets,
             td_steps=self.td_steps,
             td_lambda=self.td_lambda,
-            on_policy=self._on_policy(index, moves),
+            on_policy=self._on_policy(rows, index, moves),
             # Until they are searched, states of the warm-up have no value but 0.
             estimated=self.searched.ravel().take(states) | (offsets >= left),
         )
 
     def _on_policy(
-        self, index: NDArray[np.int64], moves: NDArray[np.bool_]
+        self, rows: Rows, index: NDArray[np.int64], moves: NDArray[np.bool_]
     ) -> NDArray[np.bool_] | None:
-        """Whether the newest search finds the actions taken as good as any, within tolerance.
+        """Whether actions are of today's policy: the newest search finds them as good as any,
+        within tolerance, or they are among the newest, whatever it finds.
 
-        :param index: of raveled arrays
+        :param index: of raveled arrays [B, T], from the rows on
         """
         if self.typical_error is None or math.isinf(self.regret_tolerance):
             return None
         most = np.float32(self.regret_tolerance * self.typical_error)
-        on_policy: NDArray[np.bool_] = (self.regret.ravel().take(index) <= most) | ~moves
+        written = self.head[rows.env, None]
+        age = written - (rows.row[:, None] + np.arange(index.shape[1]))
+        on_policy: NDArray[np.bool_] = (
+            (self.regret.ravel().take(index) <= most) | (age <= NEWEST * written) | ~moves
+        )
         return on_policy
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Batch:  # type: ignore[override]

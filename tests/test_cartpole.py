@@ -13,7 +13,7 @@ from muzero_agent import MuZero
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(10, 15))
+@pytest.mark.parametrize("seed", range(20, 25))
 def test_cartpole_is_solved_with_the_defaults(seed: int) -> None:
     """Mean of 20 greedy episodes of the model that `learn(10_000)` returns."""
     start = time.perf_counter()

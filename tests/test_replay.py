@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 
 from muzero_agent.batch import Rows
 from muzero_agent.reanalyse import Sweep
-from muzero_agent.replay import TrajectoryReplayBuffer
+from muzero_agent.replay import NEWEST, TrajectoryReplayBuffer
 
 ACTIONS = 3
 
@@ -266,7 +266,24 @@ def test_value_targets_stop_in_front_of_a_mistake(monkeypatch: pytest.MonkeyPatc
     regret[2, 2], regret[3, 0] = 3.5, 2.5
     policy, value = np.full((5, ACTIONS), 1 / 3, np.float32), np.full(5, 10, np.float32)
     replay.update_search(rows_of(*range(5)), policy, value, regret)
+    # Of 6 rows written, the newest fifth is row 5 alone, the last state.
     assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [12, 11, 10, 2]
+
+
+def test_value_targets_do_not_stop_in_the_newest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the search hopes for in a state that has just failed, its target is the failure."""
+    replay = make(regret_tolerance=2.0)
+    add_episode(replay, 5, value=10.0)
+    replay.update_errors(rows_of(0), np.array([1.5], np.float32))
+    replay.regret[0, :] = 4.0
+    assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [10, 10, 10, 10]
+    replay.regret[0, :2] = 0.0
+    assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [12, 11, 10, 10]
+    add_episode(replay, 1, value=10.0)  # 8 rows: the newest fifth is row 7
+    replay.regret[0, 6] = 4.0
+    assert replay.value_targets(rows_of(6), 1).tolist() == [[10]]
+    monkeypatch.setattr("muzero_agent.replay.NEWEST", 0.25)  # rows 6 and 7
+    assert replay.value_targets(rows_of(6), 1).tolist() == [[1]]
 
 
 class Stored(NamedTuple):
@@ -342,7 +359,8 @@ def test_value_targets_follow_their_definition(
     rows, _ = replay.sample_rows(40)
     found = replay.value_targets(rows, num_targets=4)
     for env, row, targets in zip(rows.env, rows.row, found, strict=True):
-        states = history[env]
+        oldest = len(states := history[env]) - int(NEWEST * len(history[env]))
+        states = [s if t < oldest else s._replace(mistake=False) for t, s in enumerate(states)]
         assert row >= len(states) - replay.capacity  # no row is drawn that was overwritten
         assert not states[row].last
         assert row < len(states) - 1
