@@ -87,13 +87,10 @@ def build(run: Run) -> BaseAlgorithm:
     )
 
 
-def cut(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    return gym.wrappers.TimeLimit(env, MOST_STEPS)
-
-
 def measure(run: Run) -> Result:
     seed = 1_000_000 + 1_000 * run.seed
-    envs = make_vec_env(ENV, 20, seed=seed, wrapper_class=cut)
+    # Inside of Monitor, which else would not notice the end of a long episode.
+    envs = make_vec_env(ENV, 20, seed=seed, env_kwargs={"max_episode_steps": MOST_STEPS})
     watch = Watch(envs, run)
     model = build(run)
     watch.start()

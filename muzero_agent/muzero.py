@@ -105,7 +105,8 @@ class MuZero(OffPolicyAlgorithm):
     :param td_lambda: lambda of the value target: 1 is the n-step return, 0 the one-step target
     :param regret_tolerance: value targets stop in front of a transition whose action the newest
         search finds worse than another by more than this many times the value's typical error, so
-        that mistakes of old policies do not count against states; inf never stops
+        that mistakes of old policies do not count against states; inf never stops, and in the
+        newest fifth of the replay none does
     :param reanalyse_ratio: stored states that are searched again with each environment step, in the
         same batch; their values and policies in the replay are renewed
     :param exploration_rate: share of learning's steps, after the warm-up, in which a uniformly

@@ -379,8 +379,8 @@ class MlpPolicy(MuZeroPolicy):
 
 class CnnPolicy(MuZeroPolicy):
     """Residual networks on images and boards, [channels, height, width] or [height, width,
-    channels]: if two sides have one length, the third dimension is that of the channels, else the
-    shorter one of first and last."""
+    channels]: if two sides have one length, the third dimension is that of the channels; else they
+    come last if that dimension is the shortest, as SB3 takes it."""
 
     default_extractor = None
 
@@ -407,7 +407,7 @@ def _channels_come_last(shape: tuple[int, int, int]) -> bool:
     first, second, third = shape
     if (first == second) != (second == third):
         return first == second
-    return third < first
+    return third < min(first, second)
 
 
 def _check_net_arch(

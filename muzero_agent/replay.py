@@ -27,7 +27,7 @@ from muzero_agent.targets import lambda_returns
 from muzero_agent.types import Observation
 
 NEWEST = 0.2
-"""Share of all rows ever written whose actions count as today's policy, whatever the search finds.
+"""Share of an environment's rows whose actions count as today's policy, whatever the search finds.
 
 Where an episode failed for another reason than its last actions, the search hopes in every state of
 it for the action not taken, whose outcome nobody has seen. Did value targets stop in front of all
@@ -49,7 +49,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     :param gamma: discount of a step
     :param regret_tolerance: where the newest search finds another action better than the one taken
         by more than this many times the value's typical error, value targets stop in front of the
-        transition, unless it is among the newest fifth of all: what followed from a mistake of an
+        transition, unless it is among the newest fifth held: what followed from a mistake of an
         old policy says little of today's, while of a new one the mistake may be the search's. inf
         never stops.
     :param priority_exponent: 0 samples uniformly; alpha > 0 samples rows by priority ** alpha
@@ -329,10 +329,10 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         if self.typical_error is None or math.isinf(self.regret_tolerance):
             return None
         most = np.float32(self.regret_tolerance * self.typical_error)
-        written = self.head[rows.env, None]
-        age = written - (rows.row[:, None] + np.arange(index.shape[1]))
+        held = np.minimum(self.head, self.capacity)[rows.env, None]
+        age = self.head[rows.env, None] - (rows.row[:, None] + np.arange(index.shape[1]))
         on_policy: NDArray[np.bool_] = (
-            (self.regret.ravel().take(index) <= most) | (age <= NEWEST * written) | ~moves
+            (self.regret.ravel().take(index) <= most) | (age <= NEWEST * held) | ~moves
         )
         return on_policy
 

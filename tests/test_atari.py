@@ -292,7 +292,8 @@ def test_learns_plays_and_is_kept(make: Callable[[], Any], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "env_id", ["PongNoFrameskip-v4", "ALE/Pong-v5", "Pong-v4", "ALE/Tetris-v5"]
+    "env_id",
+    ["PongNoFrameskip-v4", "ALE/Pong-v5", "Pong-v4", "ALE/Tetris-v5", "ale_py:ALE/Pong-v5"],
 )
 def test_games_have_the_settings_of_atari(env_id: str) -> None:
     assert is_atari(env_id)

@@ -476,3 +476,8 @@ def test_a_missing_extra_is_named(
     done = bench(*arguments, "--out", tmp_path / "out")
     assert done.exit_code == 2, done.output
     assert f"pip install 'muzero-agent[{extra}]'" in done.output
+
+
+def test_atari_games_can_be_compared() -> None:
+    (run,) = make_plan(envs=["ALE/Pong-v5"], algos=["MuZero"], seeds=[0], steps=100)
+    assert run.settings["frame_stack"] == 4

@@ -186,6 +186,7 @@ def test_gradients_reach_every_parameter() -> None:
         ((4, 84, 84), 0),
         ((3, 210, 160), 0),
         ((111, 8, 8), 0),
+        ((2, 6, 7), 0),
     ],
 )
 def test_a_board_may_have_its_channels_first_or_last(
@@ -207,3 +208,10 @@ def test_a_board_may_have_its_channels_first_or_last(
     assert theirs.channels_come_last is (channels == 0)
     latents = (p.network.representation(p.preprocess(x)) for p, x in ((ours, obs), (theirs, moved)))
     torch.testing.assert_close(*latents)
+
+
+def test_channels_come_first_where_nothing_tells() -> None:
+    """Connect Four with a history: its last dimension is not the shortest."""
+    space = spaces.Box(-1, 1, (12, 6, 7))
+    policy = CnnPolicy(space, spaces.Discrete(7), lambda _: 0.0, net_arch={"channels": 4})
+    assert not policy.channels_come_last

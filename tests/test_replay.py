@@ -286,6 +286,16 @@ def test_value_targets_do_not_stop_in_the_newest_rows(monkeypatch: pytest.Monkey
     assert replay.value_targets(rows_of(6), 1).tolist() == [[1]]
 
 
+def test_the_newest_rows_are_a_share_of_those_held() -> None:
+    """Not of all that were ever written, which after a while are many times the replay."""
+    replay = make(buffer_size=10, regret_tolerance=1.0)
+    for _ in range(20):
+        add_episode(replay, 1, value=10.0)  # rewards 1: the end of each is row 39, 37, ...
+    replay.typical_error = 1.0
+    replay.regret[:] = 5.0
+    assert replay.value_targets(rows_of(34, 36, 38), 1)[:, 0].tolist() == [10, 10, 1]
+
+
 class Stored(NamedTuple):
     """A state and what followed, as the oracle of value targets keeps it."""
 
@@ -359,7 +369,8 @@ def test_value_targets_follow_their_definition(
     rows, _ = replay.sample_rows(40)
     found = replay.value_targets(rows, num_targets=4)
     for env, row, targets in zip(rows.env, rows.row, found, strict=True):
-        oldest = len(states := history[env]) - int(NEWEST * len(history[env]))
+        states = history[env]
+        oldest = len(states) - int(NEWEST * min(len(states), replay.capacity))
         states = [s if t < oldest else s._replace(mistake=False) for t, s in enumerate(states)]
         assert row >= len(states) - replay.capacity  # no row is drawn that was overwritten
         assert not states[row].last

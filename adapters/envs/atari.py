@@ -30,6 +30,8 @@ from stable_baselines3.common.vec_env import (
 from muzero_agent.adapters.envs.gymnasium import SAME_STEP, GymnasiumVecEnv
 
 Env = gym.Env[Any, Any]
+OWN_MODULE = "ale_py:"
+"""In front of an id it has Gymnasium import ale-py."""
 
 
 def register_atari() -> None:
@@ -46,6 +48,7 @@ def register_atari() -> None:
 
 def is_atari(env_id: str) -> bool:
     """Whether an id is that of an Atari game; by its form where ale-py does not know it."""
+    env_id = env_id.removeprefix(OWN_MODULE)
     if env_id not in gym.registry:
         with suppress(ImportError):
             register_atari()
@@ -97,7 +100,7 @@ def make_atari_env(
                 f"env_kwargs: frameskip={skip} skips frames in the emulator, and the wrapper skips "
                 "others on top: give wrapper_kwargs=dict(frame_skip=...) alone"
             )
-        env_id = f"ale_py:{env_id}"  # which the processes of a SubprocVecEnv then import
+        env_id = OWN_MODULE + env_id.removeprefix(OWN_MODULE)  # SubprocVecEnv's processes import it
     env = env_util.make_atari_env(
         env_id,
         n_envs,
@@ -186,6 +189,7 @@ def _is_atari(spec: EnvSpec) -> bool:
 
 def _spec(env_id: str) -> EnvSpec:
     """What Gymnasium knows of a game."""
+    env_id = env_id.removeprefix(OWN_MODULE)
     register_atari()
     games = sorted(name for name, spec in gym.registry.items() if _is_atari(spec))
     if env_id in games:

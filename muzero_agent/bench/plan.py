@@ -116,8 +116,8 @@ def make_plan(
 
     pairs = {}
     for env, name in product(envs, algos):
+        section, where = read_section(env, muzero_file)  # registers Atari's ids
         gym.spec(env)  # complains of an id that is not known
-        section, where = read_section(env, muzero_file)
         section = section | dict(changes or {})
         muzeros = tuned = agents.settings_from(section, where, MUZERO).params.n_timesteps
         if name != MUZERO:
