@@ -424,7 +424,7 @@ def test_what_is_wrong_is_said(arguments: list[str], complaint: str, tmp_path: P
         ({"normalize": {"norm_everything": True}}, "normalize: write true, false or a mapping"),
         ({"policy_kwargs": "dict(net_arch=[8])"}, "text is not evaluated"),
         ({"clip_range": "lin_wide"}, "'lin_wide' is neither a number nor lin_<number>"),
-        ({"env_wrapper": "os.system"}, "env_wrapper is not an argument of PPO"),
+        ({"env_wrapper": "os.system"}, "env_wrapper: 'os.system' is not "),
         ({"seed": 3}, "seeds are given by --seeds"),
         ({"n_step": 8}, "did you mean n_steps"),
         ({"policy": "TablePolicy"}, "'TablePolicy' is none of"),

@@ -53,6 +53,8 @@ OTHER: dict[str, Any] = {
     "td_lambda": 0.5,
     "regret_tolerance": 3.0,
     "reanalyse_ratio": 2,
+    "exploration_rate": 0.1,
+    "temperature": 0.5,
     "value_coef": 0.7,
     "consistency_coef": 0.3,
     "target_decay": 0.8,
