@@ -1,4 +1,4 @@
-"""A look into a saved model before anything in it is unpickled."""
+"""Files of models and replays: a look into them before they are loaded, and what to say if not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import zipfile
 import zlib
 from typing import Any
 
-from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.save_util import load_from_pkl, open_path
+
+from muzero_agent.replay import TrajectoryReplayBuffer
 
 
 def describe(path: object) -> str:
@@ -50,6 +52,28 @@ def read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any
         else:
             file.close()
     raise ValueError(_advice(path, fault))
+
+
+def read_replay(
+    path: str | pathlib.Path | io.BufferedIOBase, verbose: int = 0
+) -> TrajectoryReplayBuffer:
+    """The replay in a file of `MuZero.save_replay_buffer`; ValueError for any other.
+
+    It is unpickled, which runs code of whoever wrote it.
+    """
+    try:
+        replay = load_from_pkl(path, verbose)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{describe(path)} cannot be unpickled: give what `save_replay_buffer` wrote"
+        ) from error
+    if not isinstance(replay, TrajectoryReplayBuffer):
+        raise ValueError(
+            f"{describe(path)} holds {type(replay)}: give what `MuZero.save_replay_buffer` wrote"
+        )
+    return replay
 
 
 def _advice(path: object, fault: str) -> str:

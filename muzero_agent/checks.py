@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecNormalize
 
 from muzero_agent.actions import MOST_ACTIONS, mask_sizes, num_actions
 from muzero_agent.planner import SEARCHES
@@ -25,7 +28,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         name: (given[name], least)
         for least, names in (
             (1, "num_simulations unroll_steps td_steps batch_size buffer_size"),
-            (1, "max_num_considered_actions"),
+            (1, "max_num_considered_actions exploration_length"),
             (0, "reanalyse_ratio learning_starts"),
             (-1, "gradient_steps"),
         )
@@ -117,6 +120,69 @@ def first_not_finite(data: Observation) -> int | None:
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             return int(np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(-1))[0])
     return None
+
+
+def check_finite(
+    what: str, data: Observation, step: int, env: int | None = None, normalized: bool = False
+) -> None:
+    """Refuse NaN and infinity before they reach replay or networks.
+
+    :param what: "observation" or "reward"
+    :param data: rows [B, ...], one for each environment
+    :param step: of learning, for the message
+    :param env: whose data it is, where it is of one environment only
+    :param normalized: whether a VecNormalize has seen it
+    """
+    index = first_not_finite(data)
+    if index is None:
+        return
+    advice = ""
+    if normalized:
+        advice = (
+            ". VecNormalize has it in its statistics already: wrap what it wraps into "
+            "VecCheckNan(..., raise_exception=True), and start with fresh or saved statistics"
+        )
+    raise ValueError(
+        f"environment {index if env is None else env} gave a {what} that is not finite (NaN or "
+        f"infinity) at step {step}. Nothing of that step was stored: mend the environment, or "
+        f"clean its output in a wrapper, and call `learn` again{advice}"
+    )
+
+
+def check_legal(legal: NDArray[np.bool_], step: int) -> None:
+    """Refuse masks [n_envs, A] that leave an environment without an action."""
+    if not legal.any(-1).all():
+        raise ValueError(
+            f"environment {int(np.flatnonzero(~legal.any(-1))[0])} has no legal action at step "
+            f"{step}: its mask is all zero, though the episode goes on; end the episode there, or "
+            "mend the mask"
+        )
+
+
+def check_normalize(normalize: VecNormalize, observation_space: spaces.Space[Any]) -> None:
+    """Refuse a VecNormalize that would hide masks or observations; warn of one of rewards.
+
+    :param observation_space: of the outermost wrapper
+    """
+    if normalize.norm_obs and MASK_KEY in (normalize.norm_obs_keys or ()):
+        raise ValueError(
+            f"VecNormalize would normalise {MASK_KEY!r}, after which illegal actions cannot be "
+            "told from legal ones: name the other keys in VecNormalize(norm_obs_keys=[...])"
+        )
+    if normalize.observation_space != observation_space:
+        raise ValueError(
+            "VecNormalize lies inside of a wrapper that changes observations, where the replay "
+            "cannot get at the original ones: put VecNormalize around that wrapper, as in "
+            "VecNormalize(VecFrameStack(env, 4)) and, for images, "
+            "VecNormalize(VecTransposeImage(env))"
+        )
+    if normalize.norm_reward:
+        warnings.warn(
+            "VecNormalize(norm_reward=True) changes the scale of rewards while values in the "
+            "replay keep the old one: prefer norm_reward=False, MuZero's value transform already "
+            "handles scales",
+            stacklevel=4,
+        )
 
 
 def _number(value: object) -> float:

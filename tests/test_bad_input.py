@@ -424,6 +424,7 @@ def test_no_environment() -> None:
         ("regret_tolerance", np.nan),
         ("exploration_rate", 1.5),
         ("exploration_rate", None),
+        ("exploration_length", 0),
         ("temperature", -1),
         ("value_coef", -1),
         ("consistency_coef", np.nan),

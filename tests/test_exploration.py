@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.utils import LinearSchedule
 
 from muzero_agent import MuZero
+from muzero_agent.exploration import Exploration
 
 ACTIONS = 4
 
@@ -49,7 +50,7 @@ def learned(**settings: Any) -> tuple[Recorder, MuZero]:
 
 @pytest.mark.parametrize("search", ["gumbel", "puct"])
 def test_the_rate_is_the_share_of_random_actions(search: str) -> None:
-    env, model = learned(search=search, exploration_rate=0.0, temperature=0.0)
+    env, model = learned(search=search, exploration_rate=0.0, exploration_length=1, temperature=0.0)
     model.learn(200, reset_num_timesteps=False)
     assert Counter(env.taken) == {2: 200}
     env.taken.clear()
@@ -60,7 +61,9 @@ def test_the_rate_is_the_share_of_random_actions(search: str) -> None:
 
 
 def test_a_schedule_follows_the_progress() -> None:
-    env, model = learned(exploration_rate=LinearSchedule(1.0, 0.0, 0.5), temperature=0.0)
+    env, model = learned(
+        exploration_rate=LinearSchedule(1.0, 0.0, 0.5), exploration_length=1, temperature=0.0
+    )
     model.num_timesteps = 0
     model.learn(400)
     random = model.learning_starts
@@ -77,7 +80,7 @@ def test_temperature_draws_among_actions() -> None:
 
 def test_the_replay_keeps_the_policy_and_the_regret_of_what_was_taken() -> None:
     """A random action is a mistake in front of which value targets stop; it is no policy target."""
-    _, model = learned(exploration_rate=0.0, temperature=0.0)
+    _, model = learned(exploration_rate=0.0, exploration_length=1, temperature=0.0)
     model.exploration_rate, model.reanalyse_ratio = 1.0, 0
     first = int(model.replay_buffer.head[0])
     model.learn(100, reset_num_timesteps=False)
@@ -88,3 +91,64 @@ def test_the_replay_keeps_the_policy_and_the_regret_of_what_was_taken() -> None:
     assert (replay.policy[0, rows][played].argmax(-1) == 2).all()
     assert (replay.regret[0, rows][played][best] < 0.05).all()
     assert (replay.regret[0, rows][played][~best] > 0.5).all()
+
+
+def runs_of(played: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Lengths of the runs of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], played, [False]]).astype(int)))
+    return edges[1::2] - edges[::2]
+
+
+def test_durations_follow_the_zeta_distribution() -> None:
+    """With a rate so low that one never follows another at once, and the search's action marked."""
+    rng = np.random.default_rng(0)
+    envs, steps, longest = 500, 4_000, 8
+    exploration = Exploration(envs)
+    search, legal = np.full(envs, ACTIONS, np.int32), np.ones((envs, ACTIONS + 1), np.bool_)
+    legal[:, ACTIONS] = False  # so that no random action looks like the search's
+    played = np.stack(
+        [exploration.replace(search, legal, 0.002, longest, rng) for _ in range(steps)]
+    )
+    lengths = np.concatenate([runs_of(column != ACTIONS) for column in played.T])
+    alone = 1 / np.arange(1, 1000) ** 2.0 / (np.pi**2 / 6)
+    expected = np.append(alone[: longest - 1], 1 - alone[: longest - 1].sum()) * len(lengths)
+    counts = np.bincount(np.minimum(lengths, longest), minlength=longest + 1)[1:]
+    # Runs that meet by chance, 1 in 300, are the rest.
+    assert len(lengths) > 3_000
+    assert (np.abs(counts - expected) < 4 * np.sqrt(expected) + len(lengths) / 300).all()
+    random = played[played != ACTIONS]
+    assert (np.abs(np.bincount(random) / len(random) - 1 / ACTIONS) < 0.05).all()
+    same = (played[1:] == played[:-1]) | (played[1:] == ACTIONS) | (played[:-1] == ACTIONS)
+    assert same.mean() > 0.999  # within a run the action stays
+
+
+def test_what_is_no_longer_legal_is_not_repeated() -> None:
+    rng = np.random.default_rng(0)
+    exploration = Exploration(1)
+    legal = np.array([[True, False]])
+    while not exploration.left[0]:
+        assert exploration.replace(np.zeros(1, np.int32), legal, 1.0, 1_000, rng) == [0]
+    assert exploration.replace(np.ones(1, np.int32), ~legal, 0.0, 1_000, rng) == [1]
+    assert not exploration.left[0]
+
+
+def test_nothing_is_repeated_beyond_the_end_of_an_episode() -> None:
+    exploration = Exploration(3)
+    exploration.left[:] = 5
+    exploration.end_episodes(np.array([False, True, False]))
+    actions = np.full(3, 1, np.int32)
+    legal = np.ones((3, 2), np.bool_)
+    played = exploration.replace(actions, legal, 0.0, 16, np.random.default_rng(0))
+    assert played.tolist() == [0, 1, 0]
+    assert actions.tolist() == [1, 1, 1]
+
+
+def test_learning_repeats_actions_within_episodes() -> None:
+    """Episodes last ten steps: a long repetition ends with each."""
+    env, model = learned(exploration_rate=0.0, temperature=0.0)
+    model.exploration_rate, model.exploration_length = 1.0, 1_000
+    model.learn(4_000, reset_num_timesteps=False)
+    taken = np.array(env.taken).reshape(-1, 10)
+    within, across = taken[:, 1:] == taken[:, :-1], taken[1:, 0] == taken[:-1, -1]
+    assert within.mean() > 0.5  # 0.25 if each was drawn alone
+    assert abs(across.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(across))

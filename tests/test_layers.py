@@ -32,7 +32,7 @@ SB3 = ("gymnasium", "numpy", "stable_baselines3", "torch")
 TABLE = [
     Row(0, ("types",), ("numpy",)),
     Row(1, ("search",), ("numpy", "numba"), only=("types",)),
-    Row(1, ("targets",), ("numpy",)),
+    Row(1, ("targets", "exploration"), ("numpy",)),
     Row(1, ("sum_tree",), ("numpy",)),
     Row(1, ("categorical", "networks", "resnet"), ("numpy", "torch")),
     Row(1, ("adapters.envs",), GYM, only=("types",)),
@@ -51,7 +51,7 @@ TABLE = [
     Row(1, ("frames",), GYM),
     Row(1, ("batch",), ("numpy", "torch")),
     Row(1, ("actions",), GYM),
-    Row(1, ("archive",), ("stable_baselines3",)),
+    Row(3, ("archive",), ("stable_baselines3",)),
     Row(4, ("reanalyse",), ("numpy", "torch")),
     Row(4, ("policies",), SB3),
     Row(5, ("muzero", "checks", "hyperparams"), (*SB3, "yaml")),

@@ -54,6 +54,7 @@ OTHER: dict[str, Any] = {
     "regret_tolerance": 3.0,
     "reanalyse_ratio": 2,
     "exploration_rate": 0.1,
+    "exploration_length": 3,
     "temperature": 0.5,
     "value_coef": 0.7,
     "consistency_coef": 0.3,
@@ -63,6 +64,7 @@ OTHER: dict[str, Any] = {
     "max_num_considered_actions": 2,
     "dirichlet_fraction": 0.1,
     "dirichlet_alpha": 0.7,
+    "torch_compile": True,
     "stats_window_size": 12,
     "policy_kwargs": {
         "net_arch": {"representation": [8], "latent_size": 24},
@@ -151,7 +153,8 @@ def test_every_setting_is_kept(observations: NDArray[np.float32]) -> None:
     tunable = parameters.keys() - {"self", "policy", "env", "tensorboard_log", "device"}
     assert tunable - {"_init_setup_model"} == OTHER.keys()
     assert all(OTHER[n] != parameters[n].default for n in OTHER.keys() - {"verbose"})
-    model = learned(**OTHER)
+    model = learned(**OTHER | {"torch_compile": False})  # which would take a minute here
+    model.torch_compile = True
     again = MuZero.load(saved(model))
     for name, setting in OTHER.items():
         assert plain(getattr(again, ATTRIBUTES.get(name, name))) == setting, name
