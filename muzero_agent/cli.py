@@ -436,7 +436,11 @@ def _preprocessing_of(model: Path, env: str) -> dict[str, Any]:
     config = model.parent / CONFIG
     if config.exists():
         run = json.loads(config.read_text(encoding="utf-8"))
-        return {name: run[name] for name in PREPROCESSING if name in run}
+        known = {name: run[name] for name in PREPROCESSING if name in run}
+        kinds = {"frame_stack": int, "atari": bool}
+        if not all(isinstance(known[name], kinds[name]) for name in known):
+            raise ValueError(f"{config} is not what `muzero-agent train` writes: it says {known}")
+        return known
     params = load_hyperparams(env)
     return {name: getattr(params, name) for name in PREPROCESSING}
 
