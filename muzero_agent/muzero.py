@@ -178,7 +178,7 @@ class MuZero(OffPolicyAlgorithm):
         td_lambda: float = 0.98,
         regret_tolerance: float = 1.0,
         reanalyse_ratio: int = 31,
-        exploration_rate: float | Schedule = 0.02,
+        exploration_rate: float | Schedule = 0.05,
         exploration_length: int = 16,
         temperature: float | Schedule = 1.0,
         value_coef: float = 0.5,
