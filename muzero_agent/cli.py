@@ -24,12 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.vec_env import VecEnv
-
     from muzero_agent.muzero import MuZero
-
-CONFIG, CHECKPOINTS, LOGS, MODEL = "run.json", "checkpoints", "logs", "model"
-PREPROCESSING = ("frame_stack", "atari")  # of `hyperparams.make_env`
 
 app = typer.Typer(
     add_completion=False,
@@ -94,9 +89,11 @@ def train(
                 raise ValueError(f"--{name} {number}: give at least 1")
         import torch
 
+        from muzero_agent import training
+
         torch.set_num_threads(threads)
         if resume:
-            run = _read_run(out, env)
+            run = training.read_run(out, env)
             if steps is not None:
                 run["steps"] = steps
             if setting or settings_file or n_envs is not None or seed is not None:
@@ -105,12 +102,16 @@ def train(
                     "--n-envs and --seed"
                 )
         else:
-            run = _new_run(env, steps, seed or 0, setting or [], settings_file, n_envs)
-            if (out / CONFIG).exists():
+            run = training.new_run(env, steps, seed or 0, setting or [], settings_file, n_envs)
+            if (out / training.CONFIG).exists():
                 raise ValueError(
                     f"{out} holds a run already: go on with --resume, or give another --out"
                 )
-        _train(run, out, checkpoint_every, checkpoint_replay, tensorboard, progress, device)
+        done = training.train(
+            run, out, checkpoint_every, checkpoint_replay, tensorboard, progress, device, typer.echo
+        )
+        if not done:
+            raise typer.Exit(130)
 
 
 @app.command(name="eval")
@@ -137,6 +138,7 @@ def evaluate(
 
         from muzero_agent.hyperparams import make_env
         from muzero_agent.muzero import MuZero
+        from muzero_agent.training import env_of, preprocessing_of
 
         if episodes < 1:
             raise ValueError(f"--episodes {episodes}: give at least 1")
@@ -144,8 +146,8 @@ def evaluate(
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
         agent = _load(model, trust, changes)
         if env is None:
-            env = _env_of(model)
-        envs = make_env(env, min(episodes, 10), seed, **_preprocessing_of(model, env))
+            env = env_of(model)
+        envs = make_env(env, min(episodes, 10), seed, **preprocessing_of(model, env))
         envs = MuZero._wrap_env(envs)  # channels first, as the model saw them
         if envs.observation_space != agent.observation_space:
             raise ValueError(
@@ -211,10 +213,11 @@ def bench(
             )
         from muzero_agent.bench import agents, plan, runner
         from muzero_agent.hyperparams import OWN_FILE
+        from muzero_agent.training import parse_changes
 
         runs = plan.make_plan(
             suite, _listed(envs), _listed(algos), _numbers(seeds), steps=steps, cap=cap,
-            every=every, episodes=episodes, threads=threads, changes=_changes(setting or []),
+            every=every, episodes=episodes, threads=threads, changes=parse_changes(setting or []),
             muzero_file=settings_file or OWN_FILE,
             baselines_file=baselines_file or agents.OWN_FILE,
         )  # fmt: skip
@@ -229,51 +232,6 @@ def bench(
             raise RuntimeError(f"{len(failures)} of {len(runs)} runs failed; see above")
 
 
-# -- a run -----------------------------------------------------------------------------------------
-
-
-def _new_run(
-    env: str,
-    steps: int | None,
-    seed: int,
-    settings: list[str],
-    settings_file: Path | None,
-    n_envs: int | None,
-) -> dict[str, Any]:
-    """What run.json holds: all that it takes to begin again."""
-    from muzero_agent.hyperparams import OWN_FILE, load_hyperparams
-
-    params = load_hyperparams(env, settings_file or OWN_FILE, _changes(settings))
-    return {
-        "env": env,
-        "steps": params.n_timesteps if steps is None else steps,
-        "seed": seed,
-        "n_envs": params.n_envs if n_envs is None else n_envs,
-        **{name: getattr(params, name) for name in PREPROCESSING},
-        "set": settings,
-        "hyperparams": None if settings_file is None else str(settings_file.resolve()),
-        "command": " ".join(sys.argv),
-    }
-
-
-def _changes(settings: list[str]) -> dict[str, Any]:
-    """Arguments of MuZero from KEY=VALUE."""
-    import yaml
-
-    changes = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--set {text}: give KEY=VALUE")
-        if key in ("seed", "device"):
-            raise ValueError(f"--set {text}: give --{key} {value}")
-        try:
-            changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {text}: the value is not valid YAML: {error}") from error
-    return changes
-
-
 def _listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -283,114 +241,6 @@ def _numbers(text: str) -> list[int]:
         return [int(item) for item in _listed(text)]
     except ValueError:
         raise ValueError(f"--seeds {text}: give whole numbers, as in 0,1,2") from None
-
-
-def _read_run(out: Path, env: str) -> dict[str, Any]:
-    if not (out / CONFIG).exists():
-        raise ValueError(f"{out} holds no run to go on with: leave out --resume to begin one")
-    run: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
-    if run["env"] != env:
-        raise ValueError(f"{out} is a run of {run['env']}, not of {env}")
-    return run
-
-
-def _train(
-    run: dict[str, Any],
-    out: Path,
-    checkpoint_every: int | None,
-    checkpoint_replay: bool,
-    tensorboard: bool,
-    progress: bool,
-    device: str,
-) -> None:
-    from stable_baselines3.common.logger import configure
-
-    from muzero_agent import zoo
-    from muzero_agent.checkpoints import (
-        SaveCheckpoints,
-        latest_checkpoint,
-        load_checkpoint,
-        save_checkpoint,
-        sync,
-    )
-    from muzero_agent.hyperparams import make_env
-
-    if run["steps"] < 1 or run["n_envs"] < 1:
-        raise ValueError("--steps and --n-envs: give at least 1")
-    if tensorboard and find_spec("tensorboard") is None:
-        raise ValueError("--tensorboard: it is not installed: pip install tensorboard")
-    preprocessing = {name: run[name] for name in PREPROCESSING if name in run}
-    envs = make_env(run["env"], run["n_envs"], run["seed"], **preprocessing)
-    checkpoint = latest_checkpoint(out / CHECKPOINTS)
-    if checkpoint is None:
-        if (out / CONFIG).exists():
-            typer.echo(f"{out} has no checkpoint yet: it begins anew")
-        model = _fresh_model(run, envs, device)
-    else:
-        model = load_checkpoint(checkpoint, envs, device)
-    started = model.num_timesteps
-    if started >= run["steps"]:
-        raise ValueError(
-            f"{out} has learned its {run['steps']:,} steps already: give more --steps, or another "
-            "--out"
-        )
-    (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # if that fails, then at once
-    fresh = out / f".{CONFIG}"
-    fresh.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    sync(fresh)
-    fresh.replace(out / CONFIG)  # a run has all of it or none
-    formats = ["csv", "tensorboard"] if tensorboard else ["csv"]
-    if not progress:
-        formats.append("stdout")
-    model.set_logger(configure(str(_new_directory(out / LOGS / f"{started:012d}")), formats))
-    typer.echo(f"{run['env']}: steps {started:,} to {run['steps']:,}, in {out}")
-    every = max(1, run["steps"] // 10) if checkpoint_every is None else checkpoint_every
-    interrupted = False
-    try:
-        model.learn(
-            run["steps"] - started,
-            callback=SaveCheckpoints(out / CHECKPOINTS, every, replay=checkpoint_replay),
-            reset_num_timesteps=False,
-            progress_bar=progress,
-        )
-    except KeyboardInterrupt:
-        interrupted = True
-    try:
-        save_checkpoint(model, out / CHECKPOINTS, replay=checkpoint_replay)
-    except OSError as error:
-        zoo.save(model, out / MODEL)  # much smaller: what was learned is not lost
-        raise OSError(
-            f"the checkpoint at step {model.num_timesteps:,} could not be written: {error}. "
-            f"The model is in {out / MODEL}; older checkpoints are kept"
-        ) from error
-    if interrupted:
-        typer.echo(f"Interrupted at {model.num_timesteps:,} steps; --resume goes on from there")
-        raise typer.Exit(130)
-    zoo.save(model, out / MODEL)
-    model.logger.close()
-    typer.echo(f"Done: {out / MODEL}. See how it plays: muzero-agent eval {out / MODEL}")
-
-
-def _new_directory(path: Path) -> Path:
-    """The path, or the path with a number behind it: logs of an earlier try are kept."""
-    candidate, turn = path, 1
-    while candidate.exists():
-        turn += 1
-        candidate = path.with_name(f"{path.name}-{turn}")
-    return candidate
-
-
-def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
-    import yaml
-
-    from muzero_agent.hyperparams import OWN_FILE, load_hyperparams
-    from muzero_agent.muzero import MuZero
-
-    changes = {
-        text.partition("=")[0]: yaml.safe_load(text.partition("=")[2]) for text in run["set"]
-    }
-    params = load_hyperparams(run["env"], run["hyperparams"] or OWN_FILE, changes)
-    return MuZero(params.policy, envs, seed=run["seed"], device=device, **params.kwargs)
 
 
 def _load(path: Path, trust: bool, changes: dict[str, Any]) -> MuZero:
@@ -408,41 +258,6 @@ def _load(path: Path, trust: bool, changes: dict[str, Any]) -> MuZero:
             "author's code: give --trust if you trust them"
         )
     return MuZero.load(path, **changes)
-
-
-def _env_of(model: Path) -> str:
-    """The environment's id, from the model's card or from the run that it lies in."""
-    from muzero_agent import zoo
-
-    config = model.parent / CONFIG
-    if (model / "card.json").exists():
-        env = zoo.read_card(model).env
-    elif config.exists():
-        env = str(json.loads(config.read_text(encoding="utf-8"))["env"])
-    else:
-        raise ValueError(f"{model} does not say which environment it was trained on: give --env")
-    if ":" in env:  # Gymnasium imports what stands in front of it
-        raise ValueError(
-            f"{model} was trained on {env!r}, and making that runs code of the module in front of "
-            f"the colon: if you trust it, give --env {env!r}"
-        )
-    return env
-
-
-def _preprocessing_of(model: Path, env: str) -> dict[str, Any]:
-    """As in the run that the model lies in, else as `train` would have it."""
-    from muzero_agent.hyperparams import load_hyperparams
-
-    config = model.parent / CONFIG
-    if config.exists():
-        run = json.loads(config.read_text(encoding="utf-8"))
-        known = {name: run[name] for name in PREPROCESSING if name in run}
-        kinds = {"frame_stack": int, "atari": bool}
-        if not all(isinstance(known[name], kinds[name]) for name in known):
-            raise ValueError(f"{config} is not what `muzero-agent train` writes: it says {known}")
-        return known
-    params = load_hyperparams(env)
-    return {name: getattr(params, name) for name in PREPROCESSING}
 
 
 def main() -> None:

@@ -67,6 +67,7 @@ TABLE = [
             "datasets",
             "rl_zoo3",
             "checkpoints",
+            "training",
             "bench",
             "cli",
         ),

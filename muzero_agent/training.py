@@ -1,0 +1,196 @@
+"""A run of `muzero-agent train`: what its directory says, and how it begins and goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv
+
+from muzero_agent import zoo
+from muzero_agent.checkpoints import (
+    SaveCheckpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    sync,
+)
+from muzero_agent.hyperparams import OWN_FILE, load_hyperparams, make_env
+from muzero_agent.muzero import MuZero
+
+CONFIG, CHECKPOINTS, LOGS, MODEL = "run.json", "checkpoints", "logs", "model"
+PREPROCESSING = {"frame_stack": int, "atari": bool}  # arguments of `hyperparams.make_env`
+
+
+def new_run(
+    env: str,
+    steps: int | None,
+    seed: int,
+    settings: list[str],
+    settings_file: Path | None,
+    n_envs: int | None,
+) -> dict[str, Any]:
+    """What run.json holds: all that it takes to begin again."""
+    params = load_hyperparams(env, settings_file or OWN_FILE, parse_changes(settings))
+    return {
+        "env": env,
+        "steps": params.n_timesteps if steps is None else steps,
+        "seed": seed,
+        "n_envs": params.n_envs if n_envs is None else n_envs,
+        **{name: getattr(params, name) for name in PREPROCESSING},
+        "set": settings,
+        "hyperparams": None if settings_file is None else str(settings_file.resolve()),
+        "command": " ".join(sys.argv),
+    }
+
+
+def read_run(out: Path, env: str) -> dict[str, Any]:
+    """What run.json in `out` holds, a run of `env`."""
+    if not (out / CONFIG).exists():
+        raise ValueError(f"{out} holds no run to go on with: leave out --resume to begin one")
+    run: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    if run["env"] != env:
+        raise ValueError(f"{out} is a run of {run['env']}, not of {env}")
+    return run
+
+
+def parse_changes(settings: list[str]) -> dict[str, Any]:
+    """Arguments of MuZero from KEY=VALUE."""
+    changes = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text}: give KEY=VALUE")
+        if key in ("seed", "device"):
+            raise ValueError(f"--set {text}: give --{key} {value}")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {text}: the value is not valid YAML: {error}") from error
+    return changes
+
+
+def env_of(model: Path) -> str:
+    """The environment's id, from the model's card or from the run that it lies in."""
+    config = model.parent / CONFIG
+    if (model / "card.json").exists():
+        env = zoo.read_card(model).env
+    elif config.exists():
+        env = str(json.loads(config.read_text(encoding="utf-8"))["env"])
+    else:
+        raise ValueError(f"{model} does not say which environment it was trained on: give --env")
+    if ":" in env:  # Gymnasium imports what stands in front of it
+        raise ValueError(
+            f"{model} was trained on {env!r}, and making that runs code of the module in front of "
+            f"the colon: if you trust it, give --env {env!r}"
+        )
+    return env
+
+
+def preprocessing_of(model: Path, env: str) -> dict[str, Any]:
+    """As in the run that the model lies in, else as `train` would have it."""
+    config = model.parent / CONFIG
+    if config.exists():
+        run = json.loads(config.read_text(encoding="utf-8"))
+        known = {name: run[name] for name in PREPROCESSING if name in run}
+        if not all(isinstance(known[name], PREPROCESSING[name]) for name in known):
+            raise ValueError(f"{config} is not what `muzero-agent train` writes: it says {known}")
+        return known
+    params = load_hyperparams(env)
+    return {name: getattr(params, name) for name in PREPROCESSING}
+
+
+def train(
+    run: dict[str, Any],
+    out: Path,
+    checkpoint_every: int | None,
+    checkpoint_replay: bool,
+    tensorboard: bool,
+    progress: bool,
+    device: str,
+    say: Callable[[str], None],
+) -> bool:
+    """Learn what is left of the run's steps, with checkpoints on the way.
+
+    :param out: directory of the run: run.json, checkpoints/, logs/ and in the end model/
+    :param checkpoint_every: steps; None for a tenth of all
+    :param say: prints a line
+    :return: whether it came to its end; otherwise Ctrl-C interrupted it, after which it goes on
+        from a checkpoint that was written then
+    """
+    if run["steps"] < 1 or run["n_envs"] < 1:
+        raise ValueError("--steps and --n-envs: give at least 1")
+    if tensorboard and find_spec("tensorboard") is None:
+        raise ValueError("--tensorboard: it is not installed: pip install tensorboard")
+    preprocessing = {name: run[name] for name in PREPROCESSING if name in run}
+    envs = make_env(run["env"], run["n_envs"], run["seed"], **preprocessing)
+    checkpoint = latest_checkpoint(out / CHECKPOINTS)
+    if checkpoint is None:
+        if (out / CONFIG).exists():
+            say(f"{out} has no checkpoint yet: it begins anew")
+        model = _fresh_model(run, envs, device)
+    else:
+        model = load_checkpoint(checkpoint, envs, device)
+    started = model.num_timesteps
+    if started >= run["steps"]:
+        raise ValueError(
+            f"{out} has learned its {run['steps']:,} steps already: give more --steps, or another "
+            "--out"
+        )
+    (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # if that fails, then at once
+    fresh = out / f".{CONFIG}"
+    fresh.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    sync(fresh)
+    fresh.replace(out / CONFIG)  # a run has all of it or none
+    formats = ["csv", "tensorboard"] if tensorboard else ["csv"]
+    if not progress:
+        formats.append("stdout")
+    model.set_logger(configure(str(_new_directory(out / LOGS / f"{started:012d}")), formats))
+    say(f"{run['env']}: steps {started:,} to {run['steps']:,}, in {out}")
+    every = max(1, run["steps"] // 10) if checkpoint_every is None else checkpoint_every
+    interrupted = False
+    try:
+        model.learn(
+            run["steps"] - started,
+            callback=SaveCheckpoints(out / CHECKPOINTS, every, replay=checkpoint_replay),
+            reset_num_timesteps=False,
+            progress_bar=progress,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+    try:
+        save_checkpoint(model, out / CHECKPOINTS, replay=checkpoint_replay)
+    except OSError as error:
+        zoo.save(model, out / MODEL)  # much smaller: what was learned is not lost
+        raise OSError(
+            f"the checkpoint at step {model.num_timesteps:,} could not be written: {error}. "
+            f"The model is in {out / MODEL}; older checkpoints are kept"
+        ) from error
+    if interrupted:
+        say(f"Interrupted at {model.num_timesteps:,} steps; --resume goes on from there")
+        return False
+    zoo.save(model, out / MODEL)
+    model.logger.close()
+    say(f"Done: {out / MODEL}. See how it plays: muzero-agent eval {out / MODEL}")
+    return True
+
+
+def _new_directory(path: Path) -> Path:
+    """The path, or the path with a number behind it: logs of an earlier try are kept."""
+    candidate, turn = path, 1
+    while candidate.exists():
+        turn += 1
+        candidate = path.with_name(f"{path.name}-{turn}")
+    return candidate
+
+
+def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
+    path = run["hyperparams"] or OWN_FILE
+    params = load_hyperparams(run["env"], path, parse_changes(run["set"]))
+    return MuZero(params.policy, envs, seed=run["seed"], device=device, **params.kwargs)
