@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "value targets of 100 steps, no lambda": {"td_lambda": 1.0},
     "value targets through mistakes": {"regret_tolerance": 1e9},
     "no random actions": {"exploration_rate": 0.0},
-    "random actions not repeated": {"exploration_rate": 0.05, "exploration_length": 1},
+    "random actions not repeated": {"exploration_rate": 0.12, "exploration_length": 1},
     "temperature 0": {"temperature": 0.0},
     "temperature falls from 1 to 0": {"temperature": "lin_1"},
     "constant learning rate": {"learning_rate": 0.001},

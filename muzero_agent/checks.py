@@ -56,6 +56,8 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     for name in ("max_grad_norm", "dirichlet_alpha"):
         if not _number(given[name]) > 0.0:
             raise ValueError(f"{name}={given[name]!r}: give a number above 0")
+    if not isinstance(given["torch_compile"], bool):
+        raise ValueError(f"torch_compile={given['torch_compile']!r}: give True or False")
     if given["search"] not in SEARCHES:
         raise ValueError(f"search={given['search']!r}: choose one of {list(SEARCHES)}")
 
@@ -181,7 +183,7 @@ def check_normalize(normalize: VecNormalize, observation_space: spaces.Space[Any
             "VecNormalize(norm_reward=True) changes the scale of rewards while values in the "
             "replay keep the old one: prefer norm_reward=False, MuZero's value transform already "
             "handles scales",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

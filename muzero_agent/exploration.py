@@ -36,10 +36,12 @@ class Exploration:
         :param legal: [n_envs, A]
         :param rate: chance that a random action takes over where none is being repeated
         :param longest: steps that one lasts at most; 1 is epsilon-greedy
+        :param rng: draws all of it
         :return: [n_envs], legal: an action that is no longer legal is not repeated
         """
         everyone = np.arange(len(actions))
         self.left[~legal[everyone, self.action]] = 0
+        self.left = np.minimum(self.left, longest - 1 if rate > 0 else 0)  # they may have changed
         begins = (self.left == 0) & (rng.random(len(actions)) < rate)
         for i in np.flatnonzero(begins):
             self.action[i] = rng.choice(np.flatnonzero(legal[i]))

@@ -70,7 +70,8 @@ DEFAULT_LEARNING_RATE = LinearSchedule(start=1e-3, end=1e-4, end_fraction=1.0)
 
 @functools.cache
 def _compiled_loss() -> Callable[..., Losses]:
-    """One for all models: it is compiled anew for other networks and shapes."""
+    """One for all models: it is compiled anew for other networks, coefficients and shapes, as often
+    as torch's `recompile_limit` (8) allows in a process; others are not compiled."""
     return torch.compile(muzero_loss)
 
 
@@ -122,10 +123,11 @@ class MuZero(OffPolicyAlgorithm):
         newest fifth of the replay none does
     :param reanalyse_ratio: stored states that are searched again with each environment step, in the
         same batch; their values and policies in the replay are renewed
-    :param exploration_rate: chance, in each step after the warm-up, that a uniformly random legal
-        action takes the place of the search's, and is repeated for n steps, with a probability in
-        proportion to n**-2 (see `exploration`); a number or a function of the remaining progress.
-        Value targets stop in front of those that were mistakes (`regret_tolerance`).
+    :param exploration_rate: chance, in each step after the warm-up in which none is being repeated,
+        that a uniformly random legal action takes the place of the search's, and is repeated for n
+        steps, with a probability in proportion to n**-2 (see `exploration`); a number or a function
+        of the remaining progress. With the defaults an eighth of all actions is random. Value
+        targets stop in front of those that were mistakes, but for new ones (`regret_tolerance`).
     :param exploration_length: steps for which a random action is repeated at most; 1 repeats none
     :param temperature: of the draw among actions while learning, a number or a function of the
         remaining progress: factor on Gumbel's noise, or exponent 1 / temperature on PUCT's visits
@@ -139,10 +141,10 @@ class MuZero(OffPolicyAlgorithm):
     :param max_num_considered_actions: actions that Gumbel's root considers
     :param dirichlet_fraction: share of noise in PUCT's root prior
     :param dirichlet_alpha: of that noise; about 10 / (number of legal actions)
-    :param torch_compile: compile the losses with `torch.compile`, which needs a C++ compiler and
-        about a minute, once. Measured on a processor: 0.63 of the time for the forward and backward
-        passes of "MlpPolicy", 0.91 for those of "CnnPolicy" on Atari's frames: it pays from about
-        20,000 updates on
+    :param torch_compile: compile the losses with `torch.compile`, which on a CPU needs a C++
+        compiler, and a minute or more in each process. Measured on a CPU: 0.63 of the time for the
+        forward and backward passes of "MlpPolicy" (it pays from about 30,000 updates on), 0.91 for
+        those of "CnnPolicy" on Atari's frames
     :param stats_window_size: episodes over which rollout statistics are averaged
     :param tensorboard_log: directory of TensorBoard logs
     :param policy_kwargs: see `MuZeroPolicy`

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, PositiveInt
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -25,7 +26,23 @@ from muzero_agent.hyperparams import OWN_FILE, load_hyperparams, make_env
 from muzero_agent.muzero import MuZero
 
 CONFIG, CHECKPOINTS, LOGS, MODEL = "run.json", "checkpoints", "logs", "model"
-PREPROCESSING = {"frame_stack": int, "atari": bool}  # arguments of `hyperparams.make_env`
+PREPROCESSING = ("frame_stack", "atari")  # arguments of `hyperparams.make_env`
+
+
+class _Config(BaseModel):
+    """The schema of run.json, which may come with a model from elsewhere."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    env: str
+    steps: PositiveInt
+    seed: int
+    n_envs: PositiveInt
+    frame_stack: PositiveInt = 1
+    atari: bool = False
+    set: list[str]
+    hyperparams: str | None
+    command: str
 
 
 def new_run(
@@ -54,10 +71,17 @@ def read_run(out: Path, env: str) -> dict[str, Any]:
     """What run.json in `out` holds, a run of `env`."""
     if not (out / CONFIG).exists():
         raise ValueError(f"{out} holds no run to go on with: leave out --resume to begin one")
-    run: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    run = _read(out / CONFIG)
     if run["env"] != env:
         raise ValueError(f"{out} is a run of {run['env']}, not of {env}")
     return run
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        return _Config.model_validate_json(config.read_text(encoding="utf-8")).model_dump()
+    except ValueError as error:
+        raise ValueError(f"{config} is not what `muzero-agent train` writes: {error}") from error
 
 
 def parse_changes(settings: list[str]) -> dict[str, Any]:
@@ -82,7 +106,7 @@ def env_of(model: Path) -> str:
     if (model / "card.json").exists():
         env = zoo.read_card(model).env
     elif config.exists():
-        env = str(json.loads(config.read_text(encoding="utf-8"))["env"])
+        env = str(_read(config)["env"])
     else:
         raise ValueError(f"{model} does not say which environment it was trained on: give --env")
     if ":" in env:  # Gymnasium imports what stands in front of it
@@ -97,11 +121,8 @@ def preprocessing_of(model: Path, env: str) -> dict[str, Any]:
     """As in the run that the model lies in, else as `train` would have it."""
     config = model.parent / CONFIG
     if config.exists():
-        run = json.loads(config.read_text(encoding="utf-8"))
-        known = {name: run[name] for name in PREPROCESSING if name in run}
-        if not all(isinstance(known[name], PREPROCESSING[name]) for name in known):
-            raise ValueError(f"{config} is not what `muzero-agent train` writes: it says {known}")
-        return known
+        run = _read(config)
+        return {name: run[name] for name in PREPROCESSING}
     params = load_hyperparams(env)
     return {name: getattr(params, name) for name in PREPROCESSING}
 
@@ -128,7 +149,7 @@ def train(
         raise ValueError("--steps and --n-envs: give at least 1")
     if tensorboard and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard: it is not installed: pip install tensorboard")
-    preprocessing = {name: run[name] for name in PREPROCESSING if name in run}
+    preprocessing = {name: run[name] for name in PREPROCESSING}
     envs = make_env(run["env"], run["n_envs"], run["seed"], **preprocessing)
     checkpoint = latest_checkpoint(out / CHECKPOINTS)
     if checkpoint is None:

@@ -425,6 +425,7 @@ def test_no_environment() -> None:
         ("exploration_rate", 1.5),
         ("exploration_rate", None),
         ("exploration_length", 0),
+        ("torch_compile", "no"),
         ("temperature", -1),
         ("value_coef", -1),
         ("consistency_coef", np.nan),

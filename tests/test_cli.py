@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -184,8 +185,12 @@ def test_no_module_is_imported_because_a_model_names_it(
     env = "sprung_by_name:CartPole-v1"
     card = {"name": "x", "env": env, "training_steps": 0, "training_seconds": 0.0, "seed": None}
     card |= {"command": "", "versions": {}, "evaluations": []}
-    path = model / "card.json" if where == "card" else tmp_path / "run.json"
-    path.write_text(json.dumps(card))
+    config = json.loads((trained / "run.json").read_text()) | {"env": env}
+    path, says = {
+        "card": (model / "card.json", card),
+        "run": (tmp_path / "run.json", config),
+    }[where]
+    path.write_text(json.dumps(says))
     done = run("eval", model, "--episodes", "1")
     assert done.exit_code == 2
     assert "this was run" not in done.output
@@ -200,3 +205,23 @@ def test_help_waits_for_no_library() -> None:
         "assert not {'torch', 'numba', 'stable_baselines3', 'gymnasium'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [[], "no", {}, {"frame_stack": 0}, {"frame_stack": True}, {"atari": "yes"}, {"more": 1}],
+    ids=str,
+)
+def test_a_strange_run_json_is_named(trained: Path, tmp_path: Path, says: Any) -> None:
+    shutil.copytree(trained / "model", tmp_path / "model")
+    config = tmp_path / "run.json"
+    if isinstance(says, dict) and says:
+        says = json.loads((trained / "run.json").read_text()) | says
+    config.write_text(json.dumps(says))
+    for arguments in (
+        ("eval", tmp_path / "model"),
+        ("train", "CartPole-v1", "--resume", "--out", tmp_path),
+    ):
+        done = run(*arguments)
+        assert done.exit_code == 2
+        assert f"{config} is not what `muzero-agent train` writes" in done.output

@@ -60,6 +60,7 @@ _CLASSES = {
 }
 # What training alone needs, or what belongs to one machine.
 _LEFT_OUT = {"self", "policy", "env", "policy_kwargs", "device", "tensorboard_log", "verbose"}
+_LEFT_OUT |= {"torch_compile"}  # what a machine can is its own affair
 _LEFT_OUT |= {"_init_setup_model", "stats_window_size", "seed"}
 _LEFT_OUT_OF_POLICY = {"optimizer_class", "optimizer_kwargs"}
 
