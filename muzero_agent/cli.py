@@ -44,7 +44,8 @@ def _said_plainly() -> Iterator[None]:
     except typer.Exit:  # a RuntimeError, too
         raise
     except (ValueError, OSError, RuntimeError, GymnasiumError, ImportError) as error:
-        typer.echo(f"Error: {error}", err=True)
+        advice = ", or: pip install 'muzero-agent[box2d]'" if "Box2D" in str(error) else ""
+        typer.echo(f"Error: {error}{advice}", err=True)
         raise typer.Exit(2) from error
 
 

@@ -80,7 +80,10 @@ def load_hyperparams(
     :raises ValueError: naming file, section and key of what cannot be used
     """
     section, where = read_section(env_id, path)
-    return from_section(section | dict(changes or {}), where)
+    changes = dict(changes or {})
+    if changes:
+        where += f" with {', '.join(f'{key}={value}' for key, value in changes.items())}"
+    return from_section(section | changes, where)
 
 
 def read_section(
