@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import io
 import pathlib
 import warnings
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -36,6 +36,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from muzero_agent.actions import num_actions, to_space
 from muzero_agent.adapters.envs.atari import warn_of_compounded_skips
 from muzero_agent.adapters.envs.gymnasium import as_vec_env
+from muzero_agent.adapters.envs.pettingzoo import as_turn_based
 from muzero_agent.archive import describe, read_replay, read_settings
 from muzero_agent.batch import Batch
 from muzero_agent.categorical import h_inverse
@@ -60,15 +61,15 @@ from muzero_agent.policies import (
 )
 from muzero_agent.reanalyse import Sweep
 from muzero_agent.replay import TrajectoryReplayBuffer
+from muzero_agent.turns import DEFAULTS, Turns, check_players, players_of, resolved
 from muzero_agent.types import Observation
 
 SelfMuZero = TypeVar("SelfMuZero", bound="MuZero")
 
-DEFAULT_GAMMA = 0.997
 DEFAULT_LEARNING_RATE = LinearSchedule(start=1e-3, end=1e-4, end_fraction=1.0)
 
 
-@functools.cache
+@cache
 def _compiled_loss() -> Callable[..., Losses]:
     """One for all models: it is compiled anew for other networks, coefficients and shapes, as often
     as torch's `recompile_limit` (8) allows in a process; others are not compiled."""
@@ -108,15 +109,17 @@ class MuZero(OffPolicyAlgorithm):
     :param learning_starts: steps of uniformly random legal actions before search and learning
     :param batch_size: windows of `unroll_steps` transitions per update
     :param gamma: discount of a step, that is of a decision: where each lasts four frames, as in
-        Atari, 0.997**4 discounts a frame by 0.997; None resolves to 0.997
+        Atari, 0.997**4 discounts a frame by 0.997. None resolves, here and below, to what suits the
+        environment, 0.997, or 1 in turn-based games; see `turns`
     :param train_freq: steps (of each environment) between updates, or (n, "episode")
     :param gradient_steps: updates each time; -1 for as many as steps were taken
     :param num_simulations: network calls of a search
     :param search: "gumbel" (sequential halving over sampled actions; learns with few simulations)
         or "puct" (MuZero's original)
     :param unroll_steps: K, steps for which the model is unrolled in training
-    :param td_steps: n, steps of reward at most in a value target
-    :param td_lambda: lambda of the value target: 1 is the n-step return, 0 the one-step target
+    :param td_steps: n, steps of reward at most in a value target; None: 100, in games 1000
+    :param td_lambda: lambda of the value target: 1 is the n-step return, 0 the one-step target;
+        None: 0.98, in games 1
     :param regret_tolerance: value targets stop in front of a transition whose action the newest
         search finds worse than another by more than this many times the value's typical error, so
         that mistakes of old policies do not count against states; inf never stops, and in the
@@ -128,9 +131,15 @@ class MuZero(OffPolicyAlgorithm):
         steps, with a probability in proportion to n**-2 (see `exploration`); a number or a function
         of the remaining progress. With the defaults an eighth of all actions is random. Value
         targets stop in front of those that were mistakes, but for new ones (`regret_tolerance`).
+        None: 0.05, in games 0
     :param exploration_length: steps for which a random action is repeated at most; 1 repeats none
     :param temperature: of the draw among actions while learning, a number or a function of the
         remaining progress: factor on Gumbel's noise, or exponent 1 / temperature on PUCT's visits
+    :param temperature_moves: steps of each episode that it holds for; what follows is played without
+        noise, as AlphaZero does after 30 moves. None: all
+    :param num_players: 2 where players take turns and what one wins the other loses, such as
+        PettingZoo's games: values and rewards are then those of the player to move. None: what the
+        environment says (`num_players`), else 1
     :param value_coef: weight of the value loss
     :param consistency_coef: weight of the loss between predicted and represented next latents
         (EfficientZero, arXiv 2111.00210); 0 turns it off
@@ -176,13 +185,15 @@ class MuZero(OffPolicyAlgorithm):
         num_simulations: int = 16,
         search: str = "gumbel",
         unroll_steps: int = 5,
-        td_steps: int = 100,
-        td_lambda: float = 0.98,
+        td_steps: int | None = None,
+        td_lambda: float | None = None,
         regret_tolerance: float = 1.0,
         reanalyse_ratio: int = 31,
-        exploration_rate: float | Schedule = 0.05,
+        exploration_rate: float | Schedule | None = None,
         exploration_length: int = 16,
         temperature: float | Schedule = 1.0,
+        temperature_moves: int | None = None,
+        num_players: int | None = None,
         value_coef: float = 0.5,
         consistency_coef: float = 1.0,
         target_decay: float = 0.99,
@@ -203,8 +214,10 @@ class MuZero(OffPolicyAlgorithm):
         if env is None and _init_setup_model:
             raise ValueError("env=None: give an environment; only `MuZero.load` works without one")
         if env is not None:
-            env = maybe_make_env(as_vec_env(env), verbose)
+            env = maybe_make_env(as_vec_env(as_turn_based(env)), verbose)
             check_spaces(env.observation_space, env.action_space)
+        self.num_players = players_of(env) if num_players is None else num_players
+        resolve = partial(resolved, self.num_players)
         super().__init__(
             self._resolve_policy(policy, env),
             env,  # type: ignore[arg-type]
@@ -212,7 +225,7 @@ class MuZero(OffPolicyAlgorithm):
             buffer_size,
             learning_starts,
             batch_size,
-            gamma=DEFAULT_GAMMA if gamma is None else gamma,
+            gamma=resolve("gamma", gamma),
             train_freq=train_freq,
             gradient_steps=gradient_steps,
             replay_buffer_class=TrajectoryReplayBuffer,
@@ -228,13 +241,14 @@ class MuZero(OffPolicyAlgorithm):
         self.num_simulations = num_simulations
         self.search = search
         self.unroll_steps = unroll_steps
-        self.td_steps = td_steps
-        self.td_lambda = td_lambda
+        self.td_steps: int = resolve("td_steps", td_steps)
+        self.td_lambda: float = resolve("td_lambda", td_lambda)
         self.regret_tolerance = regret_tolerance
         self.reanalyse_ratio = reanalyse_ratio
-        self.exploration_rate = exploration_rate
+        self.exploration_rate: float | Schedule = resolve("exploration_rate", exploration_rate)
         self.exploration_length = exploration_length
         self.temperature = temperature
+        self.temperature_moves = temperature_moves
         self.value_coef = value_coef
         self.consistency_coef = consistency_coef
         self.target_decay = target_decay
@@ -255,7 +269,9 @@ class MuZero(OffPolicyAlgorithm):
         env: GymEnv | VectorEnv[Any, Any, Any], verbose: int = 0, monitor_wrapper: bool = True
     ) -> VecEnv:
         """SB3's hook, through which constructor, `set_env` and `load` pass an environment."""
-        wrapped = OffPolicyAlgorithm._wrap_env(as_vec_env(env), verbose, monitor_wrapper)
+        wrapped = OffPolicyAlgorithm._wrap_env(
+            as_vec_env(as_turn_based(env)), verbose, monitor_wrapper
+        )
         warn_of_compounded_skips(wrapped)
         return wrapped
 
@@ -286,6 +302,7 @@ class MuZero(OffPolicyAlgorithm):
         self._configured_policy()  # it is saved and evaluated by itself as well
         self._sweep = Sweep()
         self._exploration = Exploration(self.n_envs)
+        self._turns = Turns(self.n_envs, self.num_players)
         self._decision: _Decision | None = None
 
     def _replay_settings(self) -> dict[str, Any]:
@@ -315,7 +332,7 @@ class MuZero(OffPolicyAlgorithm):
         policy = self.policy
         policy.num_simulations = self.num_simulations
         policy.search = self.search
-        policy.discount = self.gamma
+        policy.discount = self.gamma if self.num_players == 1 else -self.gamma
         policy.max_num_considered_actions = self.max_num_considered_actions
         policy.dirichlet_fraction = self.dirichlet_fraction
         policy.dirichlet_alpha = self.dirichlet_alpha
@@ -345,6 +362,7 @@ class MuZero(OffPolicyAlgorithm):
         self._configure_replay(self.replay_buffer)
         if self.replay_buffer.typical_error is None:  # it is new; the model may have learned before
             self.replay_buffer.typical_error = float(self.policy.value_error) or None
+        check_players(self.num_players, self.env)
         normalize = self._vec_normalize_env
         if normalize is not None:
             check_normalize(normalize, self.observation_space)
@@ -359,6 +377,7 @@ class MuZero(OffPolicyAlgorithm):
         if self._last_obs is not before:  # the environment was reset
             self.replay_buffer.close_open_episodes()
             self._exploration = Exploration(self.n_envs)
+            self._turns.begin(self.env.unwrapped.reset_infos)
         self._env_has_masks = self.env.has_attr("action_masks")
         return result
 
@@ -444,6 +463,8 @@ class MuZero(OffPolicyAlgorithm):
         if self.search == "gumbel":
             noise[:n_envs] = temperature
             noise[n_envs:] = 0.0
+        if self.temperature_moves is not None:
+            noise[:n_envs][self._turns.move >= self.temperature_moves] = 0.0
         plan = self._configured_policy().plan(
             concatenate(obs, stored),
             legal_actions=np.concatenate([legal, stored_legal]),
@@ -492,7 +513,9 @@ class MuZero(OffPolicyAlgorithm):
                 float(decision.regret[i]),
                 None if decision.legal is None else decision.legal[i],
                 searched=decision.searched,
+                player=int(self._turns.to_play[i]),
             )
+        self._turns.moved(infos)  # where an episode ended, whose turn it would be
         for i, last_obs in ends.items():
             terminated = not infos[i].get("TimeLimit.truncated", False)
             value = 0.0 if terminated else self._value(last_obs)
@@ -503,8 +526,10 @@ class MuZero(OffPolicyAlgorithm):
                 stored,
                 value,
                 terminated=terminated,
+                player=int(self._turns.to_play[i]),
                 legal=None if legal is None else legal[0],
             )
+        self._turns.begin(self.env.unwrapped.reset_infos, dones.astype(np.bool_))
         self._exploration.end_episodes(dones.astype(np.bool_))
         self.policy.network.observe(self._tensors(self._last_obs))
         self._last_obs = new_obs
@@ -646,7 +671,8 @@ class MuZero(OffPolicyAlgorithm):
         :param kwargs: arguments of the constructor that take the place of those saved, for instance
             `num_simulations=200`
         """
-        known = read_settings(path).keys() | inspect.signature(cls).parameters
+        settings = read_settings(path)
+        known = settings.keys() | inspect.signature(cls).parameters
         if "stats_window_size" in kwargs:  # the one attribute that is not named as its argument
             kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
         if not kwargs.keys() <= known:
@@ -654,11 +680,12 @@ class MuZero(OffPolicyAlgorithm):
                 f"load() knows no {sorted(kwargs.keys() - known)}; choose among "
                 f"{sorted(name for name in known if not name.startswith('_'))}"
             )
-        if "gamma" in kwargs and kwargs["gamma"] is None:
-            kwargs["gamma"] = DEFAULT_GAMMA
+        num_players = kwargs.get("num_players") or settings.get("num_players", 1)
+        for name in DEFAULTS[1].keys() & kwargs.keys():
+            kwargs[name] = resolved(num_players, name, kwargs[name])
         return super().load(
             path,
-            as_vec_env(env),
+            as_vec_env(as_turn_based(env)),
             device,
             custom_objects,
             print_system_info,
@@ -705,7 +732,7 @@ class MuZero(OffPolicyAlgorithm):
             setattr(replay, name, setting)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_rng", "_sweep", "_exploration", "_decision"]
+        return [*super()._excluded_save_params(), "_rng", "_sweep", "_exploration", "_decision", "_turns"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

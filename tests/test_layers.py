@@ -34,6 +34,7 @@ TABLE = [
     Row(1, ("search",), ("numpy", "numba"), only=("types",)),
     Row(1, ("targets", "exploration"), ("numpy",)),
     Row(1, ("sum_tree",), ("numpy",)),
+    Row(1, ("turns",), ("numpy", "stable_baselines3")),
     Row(1, ("categorical", "networks", "resnet"), ("numpy", "torch")),
     Row(1, ("adapters.envs",), GYM, only=("types",)),
     Row(
@@ -42,7 +43,12 @@ TABLE = [
         (*GYM, "ale_py", "stable_baselines3"),
         only=("types",),
     ),
-    Row(1, ("adapters.envs.pettingzoo",), (*GYM, "pettingzoo"), only=("types",)),
+    Row(
+        1,
+        ("adapters.envs.pettingzoo",),
+        (*GYM, "pettingzoo", "stable_baselines3"),
+        only=("types",),
+    ),
     Row(1, ("adapters.envs.chess",), (*GYM, "chess"), only=("types",)),
     Row(2, ("replay",), SB3),
     Row(2, ("losses",), ("torch",)),
