@@ -181,7 +181,7 @@ class MuZero(OffPolicyAlgorithm):
         batch_size: int = 128,
         gamma: float | None = None,
         train_freq: int | tuple[int, str] = 8,
-        gradient_steps: int = 8,
+        gradient_steps: int = 6,
         num_simulations: int = 16,
         search: str = "gumbel",
         unroll_steps: int = 5,

@@ -55,11 +55,27 @@ def _downsample(channels_in: int, channels: int) -> nn.Sequential:
     )
 
 
+def action_planes(num_actions: int, height: int, width: int) -> Tensor:
+    """The plane by which each action enters g: float32 [A, 1, height, width].
+
+    Where actions are as many as the board has squares (one more may pass), each names a square, and
+    where they are as many as it has columns, a column: it is 1 there and 0 elsewhere. Others are
+    (index + 1) / A everywhere, as in MuZero's Atari network.
+    """
+    squares = height * width
+    if num_actions in (squares, squares + 1):
+        return torch.eye(squares + 1)[:num_actions, :squares].view(-1, 1, height, width)
+    if num_actions == width:
+        return torch.eye(width).view(-1, 1, 1, width).expand(-1, 1, height, width).clone()
+    index = torch.arange(1, num_actions + 1) / num_actions
+    return index.view(-1, 1, 1, 1).expand(-1, 1, height, width).clone()
+
+
 class ResNet(MuZeroNetwork):
     """Convolutional h, g and f; a latent is a stack of planes [channels, height, width].
 
-    An action enters g as a plane of its own, which holds (index + 1) / A everywhere, as in
-    MuZero's Atari network, plus a learned bias per channel: neighbouring indices need not be alike.
+    An action enters g as a plane of its own, see `action_planes`, plus a learned bias per channel:
+    neighbouring indices need not be alike.
 
     :param image_shape: (channels, height, width) of the observations
     :param num_actions: A
@@ -70,6 +86,7 @@ class ResNet(MuZeroNetwork):
     """
 
     traceable = True
+    action_plane: Tensor  # [A, 1, height, width]
 
     def __init__(
         self,
@@ -89,8 +106,14 @@ class ResNet(MuZeroNetwork):
             _blocks(channels, num_blocks),
         )
         with torch.no_grad():
-            cells = self.encoder(torch.zeros(1, *image_shape)).shape[2:].numel()
+            height, width = self.encoder(torch.zeros(1, *image_shape)).shape[2:]
+        cells = height * width
         self.action_embedding = nn.Embedding(num_actions, channels)
+        # A latent of pixels is no board, whatever its size.
+        planes = action_planes(num_actions, *((1, 1) if downsample else (height, width)))
+        self.register_buffer(
+            "action_plane", planes.expand(-1, -1, height, width).clone(), persistent=False
+        )
         self.transition_in = nn.Conv2d(channels + 1, channels, 3, padding=1, bias=False)
         self.transition_norm = nn.GroupNorm(1, channels)
         self.transition = _blocks(channels, num_blocks)
@@ -132,10 +155,8 @@ class ResNet(MuZeroNetwork):
         return scale_min_max(self.encoder(obs))
 
     def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        batch, _, height, width = latent.shape
-        plane = ((action + 1).to(latent.dtype) / self.num_actions).view(batch, 1, 1, 1)
-        planes = torch.cat((latent, plane.expand(batch, 1, height, width)), 1)
-        bias = self.action_embedding(action).view(batch, -1, 1, 1)
+        planes = torch.cat((latent, self.action_plane.index_select(0, action)), 1)
+        bias = self.action_embedding(action).view(len(latent), -1, 1, 1)
         hidden = self.transition_norm(self.transition_in(planes) + bias)
         hidden = self.transition(torch.relu(hidden + latent))
         return scale_min_max(hidden), self.reward_head(hidden)
