@@ -24,9 +24,11 @@ def resolved(num_players: int, name: str, given: Any) -> Any:
 
 def players_of(env: Any) -> int:
     """How many players take turns in an environment: what its `num_players` says, else 1."""
-    if env is None or not env.has_attr("num_players"):
-        return 1
-    numbers = set(map(int, env.get_attr("num_players")))
+    if isinstance(env, VecEnv):
+        told = env.get_attr("num_players") if env.has_attr("num_players") else []
+    else:
+        told = [getattr(getattr(env, "unwrapped", None), "num_players", 1)]
+    numbers = set(map(int, told)) or {1}
     if len(numbers) > 1 or not numbers <= DEFAULTS.keys():
         raise ValueError(
             f"num_players={sorted(numbers)}: MuZero learns environments of one player, or "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import random
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,4 +56,36 @@ class RecurrentFn(Protocol):
         """:param simulation: 0 .. num_simulations - 1
         :param parent: int32 [B], node index from which to step
         :param action: int32 [B]"""
+        ...
+
+
+State = TypeVar("State")
+
+
+class Rules(Protocol[State]):
+    """The true rules of a game of two players who take turns, with full information and no chance.
+
+    A state knows who is to move, and is not changed by moves: `play` returns another one.
+    """
+
+    num_actions: int
+
+    def initial(self) -> State:
+        """The state in which a game begins."""
+        ...
+
+    def legal(self, state: State) -> list[int]:
+        """Legal actions, ascending; there is one, unless the game is over."""
+        ...
+
+    def play(self, state: State, action: int) -> State:
+        """The state after a legal action."""
+        ...
+
+    def outcome(self, state: State) -> float | None:
+        """For the player to move: -1 lost, 0 drawn, 1 won; None while the game goes on."""
+        ...
+
+    def rollout(self, state: State, rng: random.Random) -> float:
+        """Outcome of one game of random moves from here, for the player to move."""
         ...

@@ -1,0 +1,137 @@
+"""The rules of small games, for players who look ahead by the rules, and for checks.
+
+States are immutable and hashable, actions are those of PettingZoo's environment of the same name.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple, TypeVar
+
+from muzero_agent.types import Rules
+
+State = TypeVar("State")
+
+_LINES = tuple(
+    sum(1 << square for square in line)
+    for line in (
+        *((0, 1, 2), (3, 4, 5), (6, 7, 8)),
+        *((0, 3, 6), (1, 4, 7), (2, 5, 8)),
+        *((0, 4, 8), (2, 4, 6)),
+    )
+)
+
+
+class TicTacToeState(NamedTuple):
+    """Bit i is square i, numbered row by row as in tictactoe_v3."""
+
+    own: int = 0  # of the player to move
+    other: int = 0
+
+
+class TicTacToe:
+    """tictactoe_v3."""
+
+    num_actions = 9
+
+    def initial(self) -> TicTacToeState:
+        """The empty board."""
+        return TicTacToeState()
+
+    def legal(self, state: TicTacToeState) -> list[int]:
+        """Empty squares."""
+        taken = state.own | state.other
+        return [square for square in range(9) if not taken >> square & 1]
+
+    def play(self, state: TicTacToeState, action: int) -> TicTacToeState:
+        """The state after a move, seen by the other player."""
+        return TicTacToeState(state.other, state.own | 1 << action)
+
+    def outcome(self, state: TicTacToeState) -> float | None:
+        """For the player to move: -1 if the other one has won, 0 for a draw, None before the end."""
+        if any(state.other & line == line for line in _LINES):
+            return -1.0
+        return 0.0 if state.own | state.other == 0x1FF else None
+
+    def rollout(self, state: TicTacToeState, rng: random.Random) -> float:
+        """Outcome of random play, for the player to move."""
+        return random_outcome(self, state, rng)
+
+
+class ConnectFourState(NamedTuple):
+    """Bit 7 c + r is row r, counted from below, of column c; rows have one bit more than squares,
+    so that lines do not run over the edge."""
+
+    own: int = 0  # of the player to move
+    all: int = 0
+
+
+_BOTTOM = sum(1 << 7 * column for column in range(7))
+_FULL = _BOTTOM * 0b111111
+_TOP = tuple(1 << 7 * column + 5 for column in range(7))
+
+
+def connected(stones: int) -> bool:
+    """Whether four of the stones stand in a line."""
+    for step in (1, 7, 6, 8):
+        pairs = stones & stones >> step
+        if pairs & pairs >> 2 * step:
+            return True
+    return False
+
+
+class ConnectFour:
+    """connect_four_v3."""
+
+    num_actions = 7
+
+    def initial(self) -> ConnectFourState:
+        """The empty board."""
+        return ConnectFourState()
+
+    def legal(self, state: ConnectFourState) -> list[int]:
+        """Columns that are not full."""
+        return [column for column in range(7) if not state.all & _TOP[column]]
+
+    def play(self, state: ConnectFourState, action: int) -> ConnectFourState:
+        """The state after a move, seen by the other player."""
+        return ConnectFourState(state.own ^ state.all, state.all | state.all + (1 << 7 * action))
+
+    def outcome(self, state: ConnectFourState) -> float | None:
+        """For the player to move: -1 if the other one has won, 0 for a draw, None before the end."""
+        if connected(state.own ^ state.all):
+            return -1.0
+        return 0.0 if state.all == _FULL else None
+
+    def rollout(self, state: ConnectFourState, rng: random.Random) -> float:
+        """Outcome of random play, for the player to move."""
+        mover, other, taken, sign = state.own, state.own ^ state.all, state.all, -1.0
+        if connected(other):
+            return -1.0
+        while taken != _FULL:
+            column = int(rng.random() * 7)
+            if taken & _TOP[column]:
+                continue
+            fuller = taken | taken + (1 << 7 * column)
+            mover |= fuller ^ taken
+            sign = -sign
+            if connected(mover):
+                return sign
+            mover, other, taken = other, mover, fuller
+        return 0.0
+
+
+def random_outcome(rules: Rules[State], state: State, rng: random.Random) -> float:
+    """Outcome of random play by any rules, for the player to move."""
+    sign = 1.0
+    while (outcome := rules.outcome(state)) is None:
+        state = rules.play(state, rng.choice(rules.legal(state)))
+        sign = -sign
+    return sign * outcome
+
+
+RULES: dict[str, Rules[TicTacToeState] | Rules[ConnectFourState]] = {
+    "tictactoe_v3": TicTacToe(),
+    "connect_four_v3": ConnectFour(),
+}
+"""By PettingZoo's names."""
