@@ -59,8 +59,6 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     moves = given["temperature_moves"]
     if not (moves is None or (isinstance(moves, int | np.integer) and moves >= 0)):
         raise ValueError(f"temperature_moves={moves!r}: give a whole number of 0 or more, or None")
-    if given["num_players"] not in (1, 2):
-        raise ValueError(f"num_players={given['num_players']!r}: give 1 or 2")
     if not isinstance(given["torch_compile"], bool):
         raise ValueError(f"torch_compile={given['torch_compile']!r}: give True or False")
     if given["search"] not in SEARCHES:

@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from muzero_agent.adapters.envs.atari import is_atari, make_atari_env
+from muzero_agent.adapters.envs.pettingzoo import find_game, make_turn_based_env
 from muzero_agent.muzero import MuZero
 
 OWN_FILE = Path(__file__).with_name("hyperparams.yml")
@@ -52,13 +53,18 @@ def make_env(
 ) -> VecEnv:
     """Environments with the preprocessing that a section of settings names.
 
-    :param env_id: id in Gymnasium's registry
+    :param env_id: id in Gymnasium's registry, or a game; see `adapters.envs.pettingzoo.find_game`
     :param n_envs: number of environments
     :param seed: of the first environment; the others count up
     :param frame_stack: observations that are stacked; 1 leaves them alone
     :param atari: see `adapters.envs.atari.make_atari_env`
     """
-    env = make_atari_env(env_id, n_envs, seed) if atari else make_vec_env(env_id, n_envs, seed)
+    if (game := find_game(env_id)) is not None:
+        env: VecEnv = make_turn_based_env(game, n_envs, seed)
+    elif atari:
+        env = make_atari_env(env_id, n_envs, seed)
+    else:
+        env = make_vec_env(env_id, n_envs, seed)
     return VecFrameStack(env, frame_stack) if frame_stack > 1 else env
 
 

@@ -6,7 +6,7 @@ import inspect
 import io
 import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, ClassVar, TypeVar
 
@@ -103,7 +103,8 @@ class MuZero(OffPolicyAlgorithm):
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of `MuZeroPolicy`
     :param env: environment, its id, a VecEnv, whose environments are searched as one batch, or one
         of Gymnasium's vector environments that reset in the same step (see
-        `adapters.envs.gymnasium`); None only inside `load`
+        `adapters.envs.gymnasium`). For self-play a turn-based AEC environment of PettingZoo, what
+        makes one, or a list of either (see `adapters.envs.pettingzoo`). None only inside `load`
     :param learning_rate: a number or a function of the remaining progress (1 to 0)
     :param buffer_size: states that the replay holds; of images, frames that repeat are kept once
     :param learning_starts: steps of uniformly random legal actions before search and learning
@@ -135,8 +136,8 @@ class MuZero(OffPolicyAlgorithm):
     :param exploration_length: steps for which a random action is repeated at most; 1 repeats none
     :param temperature: of the draw among actions while learning, a number or a function of the
         remaining progress: factor on Gumbel's noise, or exponent 1 / temperature on PUCT's visits
-    :param temperature_moves: steps of each episode that it holds for; what follows is played without
-        noise, as AlphaZero does after 30 moves. None: all
+    :param temperature_moves: steps of each episode that it holds for; what follows is played
+        without noise, as AlphaZero does after 30 moves. None: all
     :param num_players: 2 where players take turns and what one wins the other loses, such as
         PettingZoo's games: values and rewards are then those of the player to move. None: what the
         environment says (`num_players`), else 1
@@ -174,7 +175,7 @@ class MuZero(OffPolicyAlgorithm):
     def __init__(
         self,
         policy: str | type[MuZeroPolicy],
-        env: GymEnv | VectorEnv[Any, Any, Any] | str | None,
+        env: GymEnv | VectorEnv[Any, Any, Any] | str | Sequence[Any] | Callable[[], Any] | None,
         learning_rate: float | Schedule = DEFAULT_LEARNING_RATE,
         buffer_size: int = 100_000,
         learning_starts: int = 200,
@@ -529,6 +530,7 @@ class MuZero(OffPolicyAlgorithm):
                 player=int(self._turns.to_play[i]),
                 legal=None if legal is None else legal[0],
             )
+        assert self.env is not None
         self._turns.begin(self.env.unwrapped.reset_infos, dones.astype(np.bool_))
         self._exploration.end_episodes(dones.astype(np.bool_))
         self.policy.network.observe(self._tensors(self._last_obs))
@@ -732,7 +734,14 @@ class MuZero(OffPolicyAlgorithm):
             setattr(replay, name, setting)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_rng", "_sweep", "_exploration", "_decision", "_turns"]
+        return [
+            *super()._excluded_save_params(),
+            "_rng",
+            "_sweep",
+            "_exploration",
+            "_decision",
+            "_turns",
+        ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

@@ -19,6 +19,8 @@ DEFAULTS: Mapping[int, Mapping[str, Any]] = {
 
 def resolved(num_players: int, name: str, given: Any) -> Any:
     """The argument as given, or its default for this number of players."""
+    if num_players not in DEFAULTS:
+        raise ValueError(f"num_players={num_players!r}: give 1 or 2")
     return DEFAULTS[num_players][name] if given is None else given
 
 
@@ -63,7 +65,7 @@ class Turns:
         :param infos: of the resets, one for each environment
         :param begun: bool [n_envs], where; None: everywhere
         """
-        for i in range(len(self.move)) if begun is None else np.flatnonzero(begun):
+        for i in range(len(self.move)) if begun is None else np.flatnonzero(begun).tolist():
             self.move[i] = 0
             self._read(i, infos[i])
 

@@ -423,7 +423,7 @@ def test_no_environment() -> None:
         ("regret_tolerance", -1),
         ("regret_tolerance", np.nan),
         ("exploration_rate", 1.5),
-        ("exploration_rate", None),
+        ("exploration_rate", "x"),
         ("exploration_length", 0),
         ("torch_compile", "no"),
         ("temperature", -1),
@@ -656,7 +656,7 @@ def test_a_missing_file(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_simulations", 0), ("search", "x"), ("gamma", 2), ("td_lambda", None)]
+    ("name", "value"), [("num_simulations", 0), ("search", "x"), ("gamma", 2), ("td_lambda", "x")]
 )
 def test_load_checks_arguments(name: str, value: Any, trained: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=name):

@@ -49,6 +49,7 @@ TABLE = [
         (*GYM, "pettingzoo", "stable_baselines3"),
         only=("types",),
     ),
+    Row(1, ("adapters.envs.games",), (), only=("types",)),
     Row(1, ("adapters.envs.chess",), (*GYM, "chess"), only=("types",)),
     Row(2, ("replay",), SB3),
     Row(2, ("losses",), ("torch",)),
@@ -66,6 +67,7 @@ TABLE = [
     Row(
         8,
         (
+            "players",
             "matches",
             "callbacks",
             "evaluation",

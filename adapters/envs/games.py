@@ -48,7 +48,7 @@ class TicTacToe:
         return TicTacToeState(state.other, state.own | 1 << action)
 
     def outcome(self, state: TicTacToeState) -> float | None:
-        """For the player to move: -1 if the other one has won, 0 for a draw, None before the end."""
+        """For the player to move: -1 if the other one has won, 0 if drawn, None before the end."""
         if any(state.other & line == line for line in _LINES):
             return -1.0
         return 0.0 if state.own | state.other == 0x1FF else None
@@ -98,7 +98,7 @@ class ConnectFour:
         return ConnectFourState(state.own ^ state.all, state.all | state.all + (1 << 7 * action))
 
     def outcome(self, state: ConnectFourState) -> float | None:
-        """For the player to move: -1 if the other one has won, 0 for a draw, None before the end."""
+        """For the player to move: -1 if the other one has won, 0 if drawn, None before the end."""
         if connected(state.own ^ state.all):
             return -1.0
         return 0.0 if state.all == _FULL else None

@@ -7,8 +7,11 @@ the other loses, so that this is all there is to say.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
@@ -66,6 +69,7 @@ class TurnBasedEnv(gym.Env[Any, Any]):
         first = env.possible_agents[0]
         self.observation_space = env.observation_space(first)
         self.action_space = env.action_space(first)
+        self.num_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         self._masked = (
             isinstance(self.observation_space, spaces.Dict)
             and MASK_KEY in self.observation_space.spaces
@@ -124,14 +128,14 @@ class TurnBasedEnv(gym.Env[Any, Any]):
         return self._observe(), reward, terminated, truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which actions are legal for the player to move: bool [A]; all, if the game has no mask."""
+        """Which actions are legal for the player to move: bool [A]; all, if nothing masks them."""
         agent = self.aec.agent_selection
         if self._masked:
             mask = self._observed[MASK_KEY]
         else:
             mask = self.aec.infos.get(agent, {}).get(MASK_KEY)
         if mask is None:
-            return np.ones(self.action_space.n, np.bool_)  # type: ignore[attr-defined]
+            return np.ones(self.num_actions, np.bool_)
         return np.asarray(mask, np.bool_)
 
     def _observe(self) -> Any:
@@ -140,7 +144,7 @@ class TurnBasedEnv(gym.Env[Any, Any]):
 
     def _info(self) -> dict[str, Any]:
         agent = self.aec.agent_selection
-        info = {key: part for key, part in self.aec.infos.get(agent, {}).items()}
+        info = dict(self.aec.infos.get(agent, {}))
         info["to_play"] = self.aec.possible_agents.index(agent)
         return info
 
@@ -157,13 +161,26 @@ class TurnBasedEnv(gym.Env[Any, Any]):
 
 def is_aec(env: object) -> bool:
     """Whether this is an AEC environment of PettingZoo."""
+    return isinstance(env, _aec_class() or ())
+
+
+def _aec_class() -> type[Any] | None:
     module = sys.modules.get("pettingzoo")  # without it there is no such environment
-    return module is not None and isinstance(env, module.AECEnv)
+    return None if module is None else module.AECEnv
+
+
+def as_game(env: Any) -> TurnBasedEnv:
+    """An AEC environment as a `TurnBasedEnv`, which stays as it is."""
+    if is_aec(env):
+        return TurnBasedEnv(env)
+    if isinstance(env, gym.Env) and isinstance(env.unwrapped, TurnBasedEnv):
+        return env.unwrapped
+    raise TypeError(f"{env!r} is no turn-based game: give an AEC environment of PettingZoo")
 
 
 def as_turn_based(env: Any, allow_hidden_information: bool = False) -> Any:
-    """A VecEnv of turn-based games, of an AEC environment, of what makes one, or of a list of these;
-    all else as it is.
+    """A VecEnv of turn-based games: of an AEC environment, of what makes one, or of a list of them.
+    All else stays as it is.
 
     `MuZero` calls this by itself; `evaluate_policy` and `EvalCallback` want its result.
 
@@ -180,9 +197,7 @@ def as_turn_based(env: Any, allow_hidden_information: bool = False) -> Any:
                     "the same environment is in the list more than once: give what makes one, as "
                     "in [connect_four_v3.env] * 16"
                 )
-            return DummyVecEnv(
-                [_Monitored(part, allow_hidden_information) for part in made]  # type: ignore[list-item]
-            )
+            return DummyVecEnv([_Monitored(part, allow_hidden_information) for part in made])
         return env
     made = _made(env)
     return as_turn_based([made], allow_hidden_information) if _is_game(made) else env
@@ -224,8 +239,9 @@ class _Monitored:
 
 def _made(env: Any) -> Any:
     """What a factory makes; an environment, or a class of them, is none."""
-    known = isinstance(env, gym.Env | VecEnv | gym.vector.VectorEnv | str | type) or is_aec(env)
-    return env if known or not callable(env) else env()
+    known = isinstance(env, gym.Env | VecEnv | gym.vector.VectorEnv | str) or is_aec(env)
+    other = isinstance(env, type) and not issubclass(env, _aec_class() or ())
+    return env if known or other or not callable(env) else env()
 
 
 def _is_game(env: Any) -> bool:
@@ -261,3 +277,46 @@ def _check(env: AECEnv[Any, Any, Any], name: str, allow_hidden_information: bool
         raise ValueError(
             f"{name}: its players move at the same time, hidden from each other. {advice}"
         )
+
+
+@dataclass(frozen=True)
+class _Factory:
+    """Makes a game of PettingZoo; processes can take it."""
+
+    module: str
+    attribute: str
+    kwargs: dict[str, Any]
+
+    def __call__(self) -> Any:
+        try:
+            make = getattr(import_module(self.module), self.attribute)
+        except (ImportError, AttributeError) as error:
+            raise ImportError(
+                f"{self.module} has no {self.attribute} to import: {error}. PettingZoo's games "
+                "need: pip install 'muzero-agent[pettingzoo,chess]'"
+            ) from error
+        return make(**self.kwargs)
+
+
+GAMES: dict[str, Callable[[], Any]] = {
+    "tictactoe": _Factory("pettingzoo.classic.tictactoe_v3", "env", {}),
+    "connect_four": _Factory("pettingzoo.classic.connect_four_v3", "env", {}),
+    "chess": _Factory("pettingzoo.classic.chess_v6", "env", {}),
+    "go_9x9": _Factory("pettingzoo.classic.go_v5", "env", {"board_size": 9}),
+    "go_19x19": _Factory("pettingzoo.classic.go_v5", "env", {"board_size": 19}),
+}
+"""Games that go by a name of their own."""
+
+
+def find_game(name: str) -> Callable[[], Any] | None:
+    """What makes the game of this name; None if the name is none of a game.
+
+    :param name: one of `GAMES`, or an import path: of a module with an `env`, such as
+        `pettingzoo.classic.connect_four_v3`, or of a function, `my_package.my_module:make_game`.
+        Whoever says such a name runs that module's code.
+    """
+    if name in GAMES:
+        return GAMES[name]
+    if match := re.fullmatch(r"(\w+(?:\.\w+)+)|(\w+(?:\.\w+)*):([A-Za-z_]\w*)", name):
+        return _Factory(match[1] or match[2], match[3] or "env", {})
+    return None

@@ -1,0 +1,216 @@
+"""Matches between players, and how sure their results are.
+
+Two players meet in pairs of games: both games of a pair begin with the same random moves, and each
+player has the first move once. So neither seat nor opening favours anyone, and a pair is the unit
+of which intervals are made, since its games are alike.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from muzero_agent.adapters.envs.games import RULES
+from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_game
+from muzero_agent.players import Player, Position
+from muzero_agent.types import Rules
+
+Z = 1.959964  # of a normal distribution's 95%
+
+
+@dataclass
+class MatchResult:
+    """What the first of two players scored."""
+
+    first: str
+    second: str
+    scores: list[tuple[float, float]] = field(default_factory=list)
+    """Of each pair of games: of the game in which the first player moved first, and of the other;
+    1 for a win, 1/2 for a draw, 0 for a loss."""
+    illegal: int = 0
+    """Games that ended by an illegal move, of either player."""
+
+    @property
+    def num_games(self) -> int:
+        """Games played."""
+        return 2 * len(self.scores)
+
+    @property
+    def score(self) -> float:
+        """Mean score of a game, 0 .. 1."""
+        return float(np.mean(self.scores))
+
+    def seat_score(self, seat: int) -> float:
+        """Mean score of the games with the first move (seat 0), or of those with the second."""
+        return float(np.mean([pair[seat] for pair in self.scores]))
+
+    def count(self, score: float, seat: int | None = None) -> int:
+        """Games of this score: 1, 0.5 or 0; seat 0 or 1 counts those with the first or the second
+        move alone."""
+        games = np.array(self.scores)
+        return int(((games if seat is None else games[:, seat]) == score).sum())
+
+    def interval(self) -> tuple[float, float]:
+        """95% interval of the score.
+
+        Wilson's, for as many independent games as would vary as much as the pairs do; where none
+        varies, as many as there are pairs.
+        """
+        pairs = np.array(self.scores).mean(1)
+        mean, num = float(pairs.mean()), len(pairs)
+        spread = float(pairs.var(ddof=1)) / num if num > 1 else 0.0
+        trials = mean * (1 - mean) / spread if spread > 0 else num
+        centre = mean + Z**2 / (2 * trials)
+        width = Z * math.sqrt(mean * (1 - mean) / trials + Z**2 / (4 * trials**2))
+        scale = 1 + Z**2 / trials
+        low = 0.0 if mean == 0.0 else (centre - width) / scale  # exact where rounding is not
+        return low, 1.0 if mean == 1.0 else (centre + width) / scale
+
+    def elo(self) -> tuple[float, float, float]:
+        """Elo difference of the first player to the second, and its 95% interval."""
+        low, high = self.interval()
+        return _elo(self.score), _elo(low), _elo(high)
+
+    def __str__(self) -> str:
+        low, high = self.interval()
+        elo, elo_low, elo_high = self.elo()
+        seats = ", ".join(
+            f"moving {name} {self.count(1, seat)}-{self.count(0.5, seat)}-{self.count(0, seat)}"
+            for seat, name in enumerate(("first", "second"))
+        )
+        return (
+            f"{self.first} against {self.second}: {100 * self.score:.1f}% "
+            f"[{100 * low:.1f}, {100 * high:.1f}] of {self.num_games} games, "
+            f"Elo {elo:+.0f} [{elo_low:+.0f}, {elo_high:+.0f}]; won-drawn-lost {seats}"
+        )
+
+
+def _elo(score: float) -> float:
+    if score <= 0.0:
+        return -math.inf
+    return math.inf if score >= 1.0 else -400.0 * math.log10(1.0 / score - 1.0)
+
+
+def play_match(
+    first: Player,
+    second: Player,
+    make_env: Callable[[], Any],
+    *,
+    pairs: int = 100,
+    opening_moves: int = 2,
+    rules: Rules[Any] | None = None,
+    seed: int = 0,
+    at_once: int = 64,
+) -> MatchResult:
+    """Let two players play `pairs` pairs of games.
+
+    :param first: the one whose score is told
+    :param make_env: makes a game, of PettingZoo or as a `TurnBasedEnv`
+    :param pairs: of games; both of a pair begin alike, and each player moves first in one
+    :param opening_moves: random legal moves that each pair begins with; with none, deterministic
+        players would repeat one game
+    :param rules: the game's true rules, for players who look ahead by them; None: those of
+        `adapters.envs.games`, if it has any
+    :param seed: of openings, games and players
+    :param at_once: pairs that are played side by side, so that networks see large batches
+    """
+    if pairs < 1:
+        raise ValueError(f"pairs={pairs}: give 1 or more")
+    rng = random.Random(seed)
+    if rules is None:
+        rules = RULES.get(as_game(make_env()).name)
+    first.seed(rng.randrange(2**31))
+    second.seed(rng.randrange(2**31))
+    result = MatchResult(first.name, second.name)
+    while len(result.scores) < pairs:
+        games: list[_Game] = []
+        for _ in range(min(at_once, pairs - len(result.scores))):
+            game_seed = rng.randrange(2**31)
+            opening = _opening(make_env, opening_moves, game_seed, rng)
+            games += [
+                _Game(as_game(make_env()), seat, game_seed, opening, rules) for seat in (0, 1)
+            ]
+        _play(games, (first, second))
+        scores = [game.score for game in games]
+        result.scores += zip(scores[::2], scores[1::2], strict=True)
+        result.illegal += sum(game.illegal for game in games)
+        for game in games:
+            game.env.close()
+    return result
+
+
+class _Game:
+    """One game of a match.
+
+    `seat`: of the first player, 0 if it has the first move. `score`: its score in the end.
+    """
+
+    def __init__(
+        self,
+        env: TurnBasedEnv,
+        seat: int,
+        seed: int,
+        opening: list[int],
+        rules: Rules[Any] | None,
+    ) -> None:
+        self.env, self.seat, self.rules = env, seat, rules
+        self.state = None if rules is None else rules.initial()
+        self.over, self.illegal, self.score = False, False, 0.5
+        self.observation, info = env.reset(seed=seed)
+        self.starter = self.to_play = int(info["to_play"])
+        for action in opening:
+            self.move(action)
+
+    def whose_turn(self) -> int:
+        """0 if it is the first player's."""
+        return int((self.to_play != self.starter) != self.seat)
+
+    def position(self) -> Position[Any]:
+        return Position(self.observation, self.env.action_masks(), self.state)
+
+    def move(self, action: int) -> None:
+        mover = self.whose_turn()
+        if not (0 <= action < self.env.num_actions and self.env.action_masks()[action]):
+            self.over = self.illegal = True
+            self.score = float(mover)  # who moves illegally loses
+            return
+        self.observation, reward, terminated, truncated, info = self.env.step(action)
+        self.to_play = int(info["to_play"])
+        if self.rules is not None:
+            self.state = self.rules.play(self.state, action)
+        self.over = terminated or truncated
+        if self.over:
+            won = np.sign(reward) * (1 if mover == 0 else -1)
+            self.score = float((1 + won) / 2)
+
+
+def _play(games: list[_Game], players: tuple[Player, Player]) -> None:
+    while going := [game for game in games if not game.over]:
+        for number, player in enumerate(players):
+            turn = [game for game in going if game.whose_turn() == number]
+            if turn:
+                actions = player.act([game.position() for game in turn])
+                for game, action in zip(turn, actions, strict=True):
+                    game.move(action)
+            going = [game for game in going if game not in turn]
+
+
+def _opening(make_env: Callable[[], Any], moves: int, seed: int, rng: random.Random) -> list[int]:
+    """Random legal moves after which the game still goes on."""
+    while True:
+        env = as_game(make_env())
+        env.reset(seed=seed)
+        opening: list[int] = []
+        over = False
+        while len(opening) < moves and not over:
+            opening.append(rng.choice(np.flatnonzero(env.action_masks()).tolist()))
+            _, _, terminated, truncated, _ = env.step(opening[-1])
+            over = terminated or truncated
+        env.close()
+        if not over:
+            return opening
