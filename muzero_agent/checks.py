@@ -59,8 +59,9 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     moves = given["temperature_moves"]
     if not (moves is None or (isinstance(moves, int | np.integer) and moves >= 0)):
         raise ValueError(f"temperature_moves={moves!r}: give a whole number of 0 or more, or None")
-    if not isinstance(given["torch_compile"], bool):
-        raise ValueError(f"torch_compile={given['torch_compile']!r}: give True or False")
+    for name in ("torch_compile", "augment"):
+        if not isinstance(given[name], bool):
+            raise ValueError(f"{name}={given[name]!r}: give True or False")
     if given["search"] not in SEARCHES:
         raise ValueError(f"search={given['search']!r}: choose one of {list(SEARCHES)}")
 

@@ -61,7 +61,14 @@ from muzero_agent.policies import (
 )
 from muzero_agent.reanalyse import Sweep
 from muzero_agent.replay import TrajectoryReplayBuffer
-from muzero_agent.turns import DEFAULTS, Turns, check_players, players_of, resolved
+from muzero_agent.turns import (
+    DEFAULTS,
+    Turns,
+    check_players,
+    players_of,
+    resolved,
+    symmetries_of,
+)
 from muzero_agent.types import Observation
 
 SelfMuZero = TypeVar("SelfMuZero", bound="MuZero")
@@ -151,6 +158,8 @@ class MuZero(OffPolicyAlgorithm):
     :param max_num_considered_actions: actions that Gumbel's root considers
     :param dirichlet_fraction: share of noise in PUCT's root prior
     :param dirichlet_alpha: of that noise; about 10 / (number of legal actions)
+    :param augment: whether training sees boards turned and mirrored at random, where the
+        environment declares `symmetries` (see `types.Symmetries`)
     :param torch_compile: compile the losses with `torch.compile`, which on a CPU needs a C++
         compiler, and a minute or more in each process. Measured on a CPU: 0.63 of the time for the
         forward and backward passes of "MlpPolicy" (it pays from about 30,000 updates on), 0.91 for
@@ -203,6 +212,7 @@ class MuZero(OffPolicyAlgorithm):
         max_num_considered_actions: int = 16,
         dirichlet_fraction: float = 0.25,
         dirichlet_alpha: float = 0.3,
+        augment: bool = True,
         torch_compile: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -258,6 +268,7 @@ class MuZero(OffPolicyAlgorithm):
         self.max_num_considered_actions = max_num_considered_actions
         self.dirichlet_fraction = dirichlet_fraction
         self.dirichlet_alpha = dirichlet_alpha
+        self.augment = augment
         self.torch_compile = torch_compile
         self._env_has_masks = False
         if _init_setup_model:
@@ -364,6 +375,7 @@ class MuZero(OffPolicyAlgorithm):
         if self.replay_buffer.typical_error is None:  # it is new; the model may have learned before
             self.replay_buffer.typical_error = float(self.policy.value_error) or None
         check_players(self.num_players, self.env)
+        self.replay_buffer.symmetries = symmetries_of(self.env) if self.augment else None
         normalize = self._vec_normalize_env
         if normalize is not None:
             check_normalize(normalize, self.observation_space)

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
+from muzero_agent import augmentation
 from muzero_agent.actions import num_actions
 from muzero_agent.batch import Batch, Rows, Tensors
 from muzero_agent.frames import observation_store
 from muzero_agent.sum_tree import SumTree
 from muzero_agent.targets import lambda_returns
-from muzero_agent.types import Observation
+from muzero_agent.types import Observation, Symmetries
 
 NEWEST = 0.2
 """Share of an environment's rows whose actions count as today's policy, whatever the search finds.
@@ -55,6 +56,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     :param priority_exponent: 0 samples uniformly; alpha > 0 samples rows by priority ** alpha
         (MuZero, appendix G: priority = |search value - value target|).
     :param priority_beta: exponent of the importance weights
+
+    `symmetries`, if set, are those under which each window that is drawn is seen, one by lot.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.priority_exponent = priority_exponent
         self.priority_beta = priority_beta
         self.handle_timeout_termination = True
+        self.symmetries: Symmetries | None = None
         self.rng = np.random.default_rng(seed)
         self._allocated = False
         self.reset()
@@ -356,6 +360,12 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         rewards = np.where(moves, self.reward[env_index, slot][:, :-1], np.float32(0))
         observations = self.observations_at(Rows(env_index, slot))
         values = self.value_targets(rows, steps + 1, env)
+        policies = self.policy[env_index, slot]
+        if self.symmetries is not None:
+            which = augmentation.draw(self.symmetries, batch_size, self.rng)
+            observations = augmentation.turn_observations(self.symmetries, which, observations)
+            actions = augmentation.turn_actions(self.symmetries, which, actions)
+            policies = augmentation.turn_policies(self.symmetries, which, policies)
         if env is not None:
             observations = env.normalize_obs(observations)
             rewards = np.where(moves, env.normalize_reward(rewards), 0)
@@ -364,7 +374,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             actions=self._tensor(actions),
             rewards=self._tensor(rewards.astype(np.float32)),
             values=self._tensor(values),
-            policies=self._tensor(self.policy[env_index, slot]),
+            policies=self._tensor(policies),
             reward_mask=self._tensor((moves | terminated).astype(np.float32)),
             value_mask=self._tensor(((row < ends) | terminated).astype(np.float32)),
             policy_mask=self._tensor((inside & self.searched[env_index, slot]).astype(np.float32)),

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from muzero_agent.types import Symmetries
+
 DEFAULTS: Mapping[int, Mapping[str, Any]] = {
     1: {"gamma": 0.997, "td_steps": 100, "td_lambda": 0.98, "exploration_rate": 0.05},
     # A game counts by its result: Monte-Carlo targets, undiscounted.
@@ -47,6 +49,14 @@ def check_players(num_players: int, env: VecEnv) -> None:
             f"the model has num_players={num_players} and the environment {found}: values mean "
             "something else; make a new model for it"
         )
+
+
+def symmetries_of(env: VecEnv) -> Symmetries | None:
+    """Those that the environments declare, if they do."""
+    if not env.has_attr("symmetries"):
+        return None
+    symmetries: Symmetries | None = env.get_attr("symmetries", 0)[0]
+    return symmetries
 
 
 class Turns:

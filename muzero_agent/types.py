@@ -12,6 +12,18 @@ Observation = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 """One observation or a batch of them; a dict for `gymnasium.spaces.Dict`."""
 
 
+class Symmetries(NamedTuple):
+    """Under which permutations of board and actions a game stays the same, the identity included.
+
+    :param observation: int64 [S, D], D the size of an observation: entry i of the flattened
+        observation under symmetry s is entry `observation[s, i]` of the original one
+    :param action: int64 [S, A]: what action a is called under symmetry s
+    """
+
+    observation: NDArray[np.int64]
+    action: NDArray[np.int64]
+
+
 class RootOutput(NamedTuple):
     """What the network says of the root states: f(h(observation)).
 

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
+from muzero_agent.types import Symmetries
+
 if TYPE_CHECKING:
     from pettingzoo import AECEnv
 
@@ -54,6 +56,8 @@ class TurnBasedEnv(gym.Env[Any, Any]):
     """
 
     num_players: ClassVar[int] = 2
+    symmetries: Symmetries | None
+    """Of the game: what it declares by an attribute of this name, or what is known of it."""
 
     def __init__(
         self,
@@ -70,6 +74,9 @@ class TurnBasedEnv(gym.Env[Any, Any]):
         self.observation_space = env.observation_space(first)
         self.action_space = env.action_space(first)
         self.num_actions = int(self.action_space.n)  # type: ignore[attr-defined]
+        self.symmetries = getattr(env.unwrapped, "symmetries", None) or _known_symmetries(
+            self.name, self.observation_space, self.num_actions
+        )
         self._masked = (
             isinstance(self.observation_space, spaces.Dict)
             and MASK_KEY in self.observation_space.spaces
@@ -157,6 +164,40 @@ class TurnBasedEnv(gym.Env[Any, Any]):
     def close(self) -> None:
         """Close the game's window, if it has one."""
         self.aec.close()
+
+
+def board_symmetries(
+    height: int, width: int, planes: int, num_actions: int, *, turns: bool
+) -> Symmetries:
+    """Symmetries of a board seen as [height, width, planes], the same in all planes.
+
+    :param num_actions: one for each square, or for each column, and perhaps one more, a pass
+    :param turns: whether a square board may be turned and mirrored in all eight ways; else from
+        left to right alone
+    """
+    squares = np.arange(height * width).reshape(height, width)
+    boards = [squares, squares[:, ::-1]]
+    if turns:
+        boards = [np.rot90(board, k) for board in boards for k in range(4)]
+    sources = np.stack([board.ravel() for board in boards])  # [S, squares]
+    observation = (sources[:, :, None] * planes + np.arange(planes)).reshape(len(boards), -1)
+    action = np.broadcast_to(np.arange(num_actions), (len(boards), num_actions)).copy()
+    if num_actions >= height * width:
+        action[:, : height * width] = np.argsort(sources, axis=1)  # where each square went
+    else:
+        action[1, :width] = np.arange(width)[::-1]
+    return Symmetries(observation, action)
+
+
+def _known_symmetries(
+    name: str, observation_space: spaces.Space[Any], num_actions: int
+) -> Symmetries | None:
+    if name not in ("tictactoe_v3", "connect_four_v3", "go_v5"):
+        return None
+    assert isinstance(observation_space, spaces.Dict)
+    shape = observation_space["observation"].shape
+    assert shape is not None
+    return board_symmetries(*shape, num_actions, turns=name != "connect_four_v3")
 
 
 def is_aec(env: object) -> bool:
