@@ -5,6 +5,9 @@
     muzero-agent train LunarLander-v3 --resume
     muzero-agent train ALE/Pong-v5
     muzero-agent eval runs/CartPole-v1/model
+    muzero-agent train connect_four
+    muzero-agent eval runs/connect_four/model --against random,mcts-1000
+    muzero-agent play connect_four runs/connect_four/model
     muzero-agent bench --suite quick --jobs 2
 
 Libraries are imported inside the commands: `--help` waits for none of them.
@@ -51,7 +54,13 @@ def _said_plainly() -> Iterator[None]:
 
 @app.command()
 def train(
-    env: Annotated[str, typer.Argument(help="id of a Gymnasium environment")],
+    env: Annotated[
+        str,
+        typer.Argument(
+            help="id of a Gymnasium environment; a game: tictactoe, connect_four, chess, go_9x9, "
+            "go_19x19; or the import path of one: pettingzoo.classic.connect_four_v3"
+        ),
+    ],
     steps: Annotated[
         int | None, typer.Option(help="environment steps in all; default: hyperparams.yml")
     ] = None,
@@ -125,18 +134,24 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="of the environment")] = 1,
     simulations: Annotated[int | None, typer.Option(help="per move; default: the model's")] = None,
     stochastic: Annotated[bool, typer.Option(help="search with noise")] = False,
+    against: Annotated[
+        str, typer.Option(help="of games: random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS")
+    ] = "random",
+    openings: Annotated[int, typer.Option(help="of games: random moves that they begin with")] = 2,
     trust: Annotated[
         bool, typer.Option(help="load a .zip, which can run its author's code")
     ] = False,
     write: Annotated[Path | None, typer.Option("--json", help="write the result there")] = None,
     threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
 ) -> None:
-    """Play episodes and print the mean return."""
+    """Play episodes and print the mean return; of a game, a table of matches."""
     with _said_plainly():
         import numpy as np
         import torch
         from stable_baselines3.common.evaluation import evaluate_policy
 
+        from muzero_agent.adapters.envs.pettingzoo import find_game
+        from muzero_agent.evaluation import evaluate_game, table
         from muzero_agent.hyperparams import make_env
         from muzero_agent.muzero import MuZero
         from muzero_agent.training import env_of, preprocessing_of
@@ -148,6 +163,24 @@ def evaluate(
         agent = _load(model, trust, changes)
         if env is None:
             env = env_of(model)
+        if (game := find_game(env)) is not None:
+            results = evaluate_game(
+                agent, game, _listed(against), pairs=-(-episodes // 2), opening_moves=openings,
+                seed=seed, deterministic=not stochastic,
+            )  # fmt: skip
+            typer.echo(f"{env}, {agent.num_simulations} simulations a move, seed {seed}\n")
+            typer.echo(table(results))
+            if write is not None:
+                matches = [result.summary() for result in results]
+                found = {
+                    "env": env,
+                    "seed": seed,
+                    "num_simulations": agent.num_simulations,
+                    "opening_moves": openings,
+                    "matches": matches,
+                }
+                write.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            return
         envs = make_env(env, min(episodes, 10), seed, **preprocessing_of(model, env))
         envs = MuZero._wrap_env(envs)  # channels first, as the model saw them
         if envs.observation_space != agent.observation_space:
@@ -173,6 +206,36 @@ def evaluate(
         )
         if write is not None:
             write.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
+def play(
+    game: Annotated[str, typer.Argument(help="as in train: connect_four, ...")],
+    model: Annotated[Path, typer.Argument(help="model directory, or a .zip of MuZero.save")],
+    second: Annotated[bool, typer.Option(help="it moves first")] = False,
+    tell: Annotated[bool, typer.Option(help="tell the search's opinion at each move")] = False,
+    simulations: Annotated[int | None, typer.Option(help="per move; default: the model's")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the game")] = None,
+    trust: Annotated[
+        bool, typer.Option(help="load a .zip, which can run its author's code")
+    ] = False,
+) -> None:
+    """Play a game against a model in the terminal."""
+    with _said_plainly():
+        from muzero_agent import play as terminal
+        from muzero_agent.adapters.envs.pettingzoo import as_game, find_game
+
+        make_env = find_game(game)
+        if make_env is None:
+            raise ValueError(f"{game} is no game: give tictactoe, connect_four, or an import path")
+        agent = _load(model, trust, {} if simulations is None else {"num_simulations": simulations})
+        env = as_game(make_env())
+        if env.observation_space != agent.observation_space:
+            raise ValueError(f"{model} was not trained on {game}: what it observes is different")
+        terminal.play(
+            agent, env, person_first=not second, always_tell=tell,
+            ask=lambda text: typer.prompt(text, prompt_suffix=""), say=typer.echo, seed=seed,
+        )  # fmt: skip
 
 
 @app.command()

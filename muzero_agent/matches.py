@@ -76,6 +76,22 @@ class MatchResult:
         low, high = self.interval()
         return _elo(self.score), _elo(low), _elo(high)
 
+    def summary(self) -> dict[str, Any]:
+        """All of it, for a JSON file."""
+        low, high = self.interval()
+        return {
+            "first": self.first,
+            "second": self.second,
+            "games": self.num_games,
+            "score": self.score,
+            "interval": [low, high],
+            "seats": {
+                name: [self.count(score, seat) for score in (1.0, 0.5, 0.0)]
+                for seat, name in enumerate(("moving first", "moving second"))
+            },
+            "illegal": self.illegal,
+        }
+
     def __str__(self) -> str:
         low, high = self.interval()
         elo, elo_low, elo_high = self.elo()

@@ -152,8 +152,13 @@ class TurnBasedEnv(gym.Env[Any, Any]):
     def _info(self) -> dict[str, Any]:
         agent = self.aec.agent_selection
         info = dict(self.aec.infos.get(agent, {}))
-        info["to_play"] = self.aec.possible_agents.index(agent)
+        info["to_play"] = self.to_play
         return info
+
+    @property
+    def to_play(self) -> int:
+        """Number of the player to move, 0 or 1."""
+        return int(self.aec.possible_agents.index(self.aec.agent_selection))
 
     # -- looking ---------------------------------------------------------------------------------
 

@@ -1,0 +1,82 @@
+"""How strong a model of a game is: matches against opponents that go by a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from muzero_agent.adapters.envs.games import RULES
+from muzero_agent.adapters.envs.pettingzoo import as_game
+from muzero_agent.matches import MatchResult, play_match
+from muzero_agent.players import AlphaBetaPlayer, ModelPlayer, Player, RandomPlayer, RolloutPlayer
+
+KNOWN = "random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS"
+
+
+def opponent(name: str, game: str) -> Player:
+    """The player of this name.
+
+    :param name: one of `KNOWN`; all but the first look ahead by the rules
+    :param game: PettingZoo's name of the game
+    :raises ValueError: if there is none, or if the game's rules are not known here
+    """
+    if name == "random":
+        return RandomPlayer()
+    match = re.fullmatch(r"one-ply|(alpha-beta|mcts)-([1-9]\d*)", name)
+    if match is None:
+        raise ValueError(f"there is no opponent {name!r}: choose among {KNOWN}")
+    rules: Any = RULES.get(game)
+    if rules is None:
+        raise ValueError(
+            f"{name} looks ahead by the rules, which are known here of {', '.join(RULES)} and not "
+            f"of {game}: choose random"
+        )
+    if match[1] == "mcts":
+        return RolloutPlayer(rules, int(match[2]))
+    return AlphaBetaPlayer(rules, int(match[2] or 1))
+
+
+def evaluate_game(
+    model: Any,
+    make_env: Callable[[], Any],
+    opponents: Sequence[str],
+    *,
+    pairs: int = 50,
+    opening_moves: int = 2,
+    seed: int = 0,
+    deterministic: bool = True,
+) -> list[MatchResult]:
+    """A match of the model against each opponent; see `play_match`."""
+    game = as_game(make_env()).name
+    players = [opponent(name, game) for name in opponents]
+    return [
+        play_match(
+            ModelPlayer(model, deterministic=deterministic),
+            player,
+            make_env,
+            pairs=pairs,
+            opening_moves=opening_moves,
+            seed=seed,
+        )
+        for player in players
+    ]
+
+
+def table(results: Sequence[MatchResult]) -> str:
+    """Results in Markdown, a row for each opponent."""
+    rows = [
+        "| against | games | points | 95% interval | Elo | won-drawn-lost first | second |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for result in results:
+        low, high = result.interval()
+        seats = [
+            "-".join(str(result.count(score, seat)) for score in (1.0, 0.5, 0.0)) for seat in (0, 1)
+        ]
+        rows.append(
+            f"| {result.second} | {result.num_games} | {100 * result.score:.1f}% | "
+            f"{100 * low:.1f} to {100 * high:.1f}% | {result.elo()[0]:+.0f} | "
+            f"{seats[0]} | {seats[1]} |"
+        )
+    return "\n".join(rows)
