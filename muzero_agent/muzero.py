@@ -139,8 +139,9 @@ class MuZero(OffPolicyAlgorithm):
         steps, with a probability in proportion to n**-2 (see `exploration`); a number or a function
         of the remaining progress. With the defaults an eighth of all actions is random. Value
         targets stop in front of those that were mistakes, but for new ones (`regret_tolerance`).
-        None: 0.05, in games 0
-    :param exploration_length: steps for which a random action is repeated at most; 1 repeats none
+        None: 0.05, in games 0.1
+    :param exploration_length: steps for which a random action is repeated at most; 1 repeats none.
+        None: 16, in games 1
     :param temperature: of the draw among actions while learning, a number or a function of the
         remaining progress: factor on Gumbel's noise, or exponent 1 / temperature on PUCT's visits
     :param temperature_moves: steps of each episode that it holds for; what follows is played
@@ -200,7 +201,7 @@ class MuZero(OffPolicyAlgorithm):
         regret_tolerance: float = 1.0,
         reanalyse_ratio: int = 31,
         exploration_rate: float | Schedule | None = None,
-        exploration_length: int = 16,
+        exploration_length: int | None = None,
         temperature: float | Schedule = 1.0,
         temperature_moves: int | None = None,
         num_players: int | None = None,
@@ -257,7 +258,7 @@ class MuZero(OffPolicyAlgorithm):
         self.regret_tolerance = regret_tolerance
         self.reanalyse_ratio = reanalyse_ratio
         self.exploration_rate: float | Schedule = resolve("exploration_rate", exploration_rate)
-        self.exploration_length = exploration_length
+        self.exploration_length: int = resolve("exploration_length", exploration_length)
         self.temperature = temperature
         self.temperature_moves = temperature_moves
         self.value_coef = value_coef

@@ -12,9 +12,22 @@ from stable_baselines3.common.vec_env import VecEnv
 from muzero_agent.types import Symmetries
 
 DEFAULTS: Mapping[int, Mapping[str, Any]] = {
-    1: {"gamma": 0.997, "td_steps": 100, "td_lambda": 0.98, "exploration_rate": 0.05},
-    # A game counts by its result: Monte-Carlo targets, undiscounted.
-    2: {"gamma": 1.0, "td_steps": 1000, "td_lambda": 1.0, "exploration_rate": 0.0},
+    1: {
+        "gamma": 0.997,
+        "td_steps": 100,
+        "td_lambda": 0.98,
+        "exploration_rate": 0.05,
+        "exploration_length": 16,
+    },
+    # A game counts by its result: Monte-Carlo targets, undiscounted. In a game the same move again
+    # leads nowhere in particular.
+    2: {
+        "gamma": 1.0,
+        "td_steps": 1000,
+        "td_lambda": 1.0,
+        "exploration_rate": 0.1,
+        "exploration_length": 1,
+    },
 }
 """What None resolves to among `MuZero`'s arguments, by the number of players."""
 

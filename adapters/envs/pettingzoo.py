@@ -202,7 +202,9 @@ def _known_symmetries(
     assert isinstance(observation_space, spaces.Dict)
     shape = observation_space["observation"].shape
     assert shape is not None
-    return board_symmetries(*shape, num_actions, turns=name != "connect_four_v3")
+    height, width, planes = shape
+    turns = name != "connect_four_v3"
+    return board_symmetries(height, width, planes, num_actions, turns=turns)
 
 
 def is_aec(env: object) -> bool:

@@ -1,0 +1,98 @@
+"""Games on the command line: train, eval and play."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from muzero_agent.cli import app
+
+SMALL = ["--set", "num_simulations=2", "--set", "batch_size=8", "--set", "learning_starts=20"]
+SMALL += ["--set", "policy_kwargs={net_arch: [16]}", "--set", "gradient_steps=1", "--no-progress"]
+PATH = "pettingzoo.classic.tictactoe_v3"
+
+
+def run(*arguments: str | Path, answers: str | None = None) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=answers)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "tictactoe"
+    done = run("train", "tictactoe", "--steps", "200", "--out", out, *SMALL)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_a_game_by_its_name(trained: Path) -> None:
+    config = json.loads((trained / "model" / "config.json").read_text())
+    assert config["arguments"]["num_players"] == 2
+    assert json.loads((trained / "run.json").read_text())["n_envs"] == 16
+
+
+def test_a_game_by_its_import_path(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = run("train", PATH, "--steps", "60", "--out", out, *SMALL)
+    assert done.exit_code == 0, done.output
+    done = run("train", PATH, "--steps", "90", "--out", out, "--resume", "--no-progress")
+    assert done.exit_code == 0, done.output
+    refused = run("eval", out / "model")
+    assert refused.exit_code == 2
+    assert "if you trust it, give --env" in refused.output
+    told = run("eval", out / "model", "--env", PATH, "--episodes", "2")
+    assert told.exit_code == 0, told.output
+
+
+def test_a_module_that_makes_no_game() -> None:
+    missing = run("train", "no_such.module_v0", "--no-progress")
+    assert missing.exit_code == 2
+    assert "No module named 'no_such'" in missing.output
+    empty = run("train", "os.path", "--no-progress")
+    assert empty.exit_code == 2
+    assert "os.path has no env" in empty.output
+
+
+def test_evaluation_is_a_table_of_matches(trained: Path, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    done = run(
+        *("eval", trained / "model", "--against", "random,one-ply,alpha-beta-2,mcts-20"),
+        *("--episodes", "10", "--json", result),
+    )
+    assert done.exit_code == 0, done.output
+    for name in ("random", "alpha-beta 1", "alpha-beta 2", "MCTS 20"):
+        assert f"| {name} | 10 |" in done.output
+    matches = json.loads(result.read_text())["matches"]
+    assert [match["games"] for match in matches] == [10] * 4
+    assert sum(matches[0]["seats"]["moving first"]) == 5
+    unknown = run("eval", trained / "model", "--against", "stockfish")
+    assert unknown.exit_code == 2
+    assert "choose among random, one-ply" in unknown.output
+
+
+def test_a_game_in_the_terminal(trained: Path) -> None:
+    """Whoever answers with every square in turn comes to the end of a game."""
+    squares = "\n".join(map(str, range(9)))
+    done = run("play", "tictactoe", trained / "model", answers=f"?\nx\n{squares}\n{squares}\n")
+    assert done.exit_code == 0, done.output
+    assert "You are X" in done.output
+    assert "action visits value prior" in done.output
+    assert "'x' is no legal move" in done.output
+    assert "It plays" in done.output
+    ends = ("You have won", "A draw", "It has won")
+    assert sum(done.output.count(end) for end in ends) == 1
+    second = run("play", "tictactoe", trained / "model", "--second", "--tell", answers="q\n")
+    assert second.exit_code == 0, second.output
+    assert "You are O" in second.output
+    assert second.output.index("expected:") < second.output.index("Your move")
+
+
+def test_a_model_of_another_game_is_refused(trained: Path) -> None:
+    refused = run("play", "connect_four", trained / "model")
+    assert refused.exit_code == 2
+    assert "was not trained on connect_four" in refused.output
+    none = run("play", "CartPole-v1", trained / "model")
+    assert none.exit_code == 2
+    assert "is no game" in none.output
