@@ -94,6 +94,7 @@ class TurnBasedEnv(gym.Env[Any, Any]):
         :param options: of the game
         """
         super().reset(seed=seed)
+        self._set_board_size()
         self.aec.reset(seed=seed, options=options)
         self._ended = False
         return self._observe(), self._info()
@@ -110,6 +111,7 @@ class TurnBasedEnv(gym.Env[Any, Any]):
         if self._ended:
             raise RuntimeError(f"{self.name}: no game is going on; call `reset` first")
         env = self.aec
+        self._set_board_size()
         mover = env.agent_selection
         illegal = not self.action_masks()[int(action)]
         env.step(int(action))
@@ -144,6 +146,14 @@ class TurnBasedEnv(gym.Env[Any, Any]):
         if mask is None:
             return np.ones(self.num_actions, np.bool_)
         return np.asarray(mask, np.bool_)
+
+    def _set_board_size(self) -> None:
+        """go_v5 keeps its size in global variables, so that boards of two sizes spoil each other."""
+        if self.name != "go_v5":
+            return
+        game, common = self.aec.unwrapped, sys.modules["pettingzoo.classic.go.go_base"]
+        if common.N != game._N:
+            game._overwrite_go_global_variables(game._N)
 
     def _observe(self) -> Any:
         self._observed = self.aec.observe(self.aec.agent_selection)

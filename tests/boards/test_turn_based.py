@@ -84,6 +84,24 @@ def test_a_step_is_a_move_seen_by_who_moves(name: str) -> None:
                 break
 
 
+def test_go_boards_of_two_sizes_do_not_spoil_each_other() -> None:
+    rng = np.random.default_rng(0)
+    alone, small = (TurnBasedEnv(go_v5.env(board_size=5)) for _ in range(2))
+    moves: list[int] = []
+    alone.reset()
+    for _ in range(20):
+        moves.append(int(rng.choice(np.flatnonzero(alone.action_masks())[:-1])))
+        alone.step(moves[-1])
+    small.reset()
+    large = TurnBasedEnv(go_v5.env(board_size=9))
+    large.reset()
+    for move in moves:
+        obs, *_ = small.step(move)
+        large.step(int(rng.choice(np.flatnonzero(large.action_masks()))))
+    assert same(obs, alone.aec.observe(alone.aec.agent_selection))
+    assert large.action_masks().shape == (82,)
+
+
 def test_games_end_with_a_winner_who_moved_last() -> None:
     rng = np.random.default_rng(1)
     env = TurnBasedEnv(connect_four_v3.env())
