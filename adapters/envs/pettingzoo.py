@@ -148,7 +148,7 @@ class TurnBasedEnv(gym.Env[Any, Any]):
         return np.asarray(mask, np.bool_)
 
     def _set_board_size(self) -> None:
-        """go_v5 keeps its size in global variables, so that boards of two sizes spoil each other."""
+        """go_v5 keeps its size in global variables: boards of two sizes would spoil each other."""
         if self.name != "go_v5":
             return
         game, common = self.aec.unwrapped, sys.modules["pettingzoo.classic.go.go_base"]
