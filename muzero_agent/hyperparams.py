@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from muzero_agent.adapters.envs.atari import is_atari, make_atari_env
-from muzero_agent.adapters.envs.pettingzoo import find_game, make_turn_based_env
+from muzero_agent.adapters.envs.pettingzoo import find_game, make_turn_based_env, own_name
 from muzero_agent.muzero import MuZero
 
 OWN_FILE = Path(__file__).with_name("hyperparams.yml")
@@ -100,7 +100,7 @@ def read_section(
     :return: them, and what to call the section in complaints
     """
     sections = read_sections(path)
-    name = env_id
+    name = env_id if env_id in sections else own_name(env_id)
     if name not in sections:
         name = "atari" if is_atari(env_id) and "atari" in sections else "default"
     if name not in sections:

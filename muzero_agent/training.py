@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent import zoo
-from muzero_agent.adapters.envs.pettingzoo import GAMES, find_game
+from muzero_agent.adapters.envs.pettingzoo import GAMES, find_game, own_name
 from muzero_agent.checkpoints import (
     SaveCheckpoints,
     latest_checkpoint,
@@ -110,7 +110,7 @@ def env_of(model: Path) -> str:
         env = str(_read(config)["env"])
     else:
         raise ValueError(f"{model} does not say which environment it was trained on: give --env")
-    if ":" in env or (env not in GAMES and find_game(env) is not None):
+    if ":" in env or (own_name(env) not in GAMES and find_game(env) is not None):
         raise ValueError(  # Gymnasium, too, imports what stands in front of a colon
             f"{model} was trained on {env!r}, and making that runs code of the module that it "
             f"names: if you trust it, give --env {env!r}"

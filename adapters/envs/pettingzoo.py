@@ -356,7 +356,7 @@ class _Factory:
         return make(**self.kwargs)
 
 
-GAMES: dict[str, Callable[[], Any]] = {
+GAMES: dict[str, _Factory] = {
     "tictactoe": _Factory("pettingzoo.classic.tictactoe_v3", "env", {}),
     "connect_four": _Factory("pettingzoo.classic.connect_four_v3", "env", {}),
     "chess": _Factory("pettingzoo.classic.chess_v6", "env", {}),
@@ -366,6 +366,13 @@ GAMES: dict[str, Callable[[], Any]] = {
 """Games that go by a name of their own."""
 
 
+def own_name(name: str) -> str:
+    """The name in `GAMES` of a game given by its import path; else the name as it is."""
+    return next(
+        (own for own, made in GAMES.items() if made.module == name and not made.kwargs), name
+    )
+
+
 def find_game(name: str) -> Callable[[], Any] | None:
     """What makes the game of this name; None if the name is none of a game.
 
@@ -373,8 +380,8 @@ def find_game(name: str) -> Callable[[], Any] | None:
         `pettingzoo.classic.connect_four_v3`, or of a function, `my_package.my_module:make_game`.
         Whoever says such a name runs that module's code.
     """
-    if name in GAMES:
-        return GAMES[name]
+    if (own := own_name(name)) in GAMES:
+        return GAMES[own]
     if match := re.fullmatch(r"(\w+(?:\.\w+)+)|(\w+(?:\.\w+)*):([A-Za-z_]\w*)", name):
         return _Factory(match[1] or match[2], match[3] or "env", {})
     return None

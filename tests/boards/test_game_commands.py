@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from muzero_agent.adapters.envs.pettingzoo import find_game
 from muzero_agent.cli import app
+from muzero_agent.hyperparams import load_hyperparams
 
 SMALL = ["--set", "num_simulations=2", "--set", "batch_size=8", "--set", "learning_starts=20"]
 SMALL += ["--set", "policy_kwargs={net_arch: [16]}", "--set", "gradient_steps=1", "--no-progress"]
-PATH = "pettingzoo.classic.tictactoe_v3"
+PATH = "pettingzoo.classic.tictactoe_v3:raw_env"
 
 
 def run(*arguments: str | Path, answers: str | None = None) -> Result:
@@ -31,6 +33,15 @@ def test_a_game_by_its_name(trained: Path) -> None:
     config = json.loads((trained / "model" / "config.json").read_text())
     assert config["arguments"]["num_players"] == 2
     assert json.loads((trained / "run.json").read_text())["n_envs"] == 16
+
+
+def test_the_import_path_of_a_known_game_has_its_settings() -> None:
+    path = "pettingzoo.classic.connect_four_v3"
+    assert find_game(path) is find_game("connect_four")
+    first, second = load_hyperparams(path), load_hyperparams("connect_four")
+    assert first.kwargs["policy_kwargs"] == second.kwargs["policy_kwargs"]
+    assert first.n_envs == second.n_envs
+    assert load_hyperparams("pettingzoo.classic.go_v5").policy == "MlpPolicy"  # of which size?
 
 
 def test_a_game_by_its_import_path(tmp_path: Path) -> None:
