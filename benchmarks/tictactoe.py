@@ -142,6 +142,7 @@ def main() -> None:
         print(f"seed {seed}: {run['steps']:,} steps, {run['seconds']} s, lines lost: {lost}")
         if number == 0:
             zoo.save(model, arguments.model, dtype="float16")
+            run["saved"] = both_seats(zoo.load(arguments.model))
         machine = {"processor": platform.processor(), "torch": torch.__version__}
         result = {"commit": commit, "numpy": np.__version__, **machine, "runs": runs}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

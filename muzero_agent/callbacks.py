@@ -57,6 +57,11 @@ class MatchCallback(BaseCallback):
         self._next = 0
 
     def _on_training_start(self) -> None:
+        if self.model.get_vec_normalize_env() is not None:
+            raise ValueError(
+                "MatchCallback shows the game's own observations, and the model learns behind a "
+                "VecNormalize: leave that out, boards need none"
+            )
         self._next = self.num_timesteps + self.every
 
     def _on_step(self) -> bool:

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from muzero_agent.actions import MOST_ACTIONS, mask_sizes, num_actions
 from muzero_agent.planner import SEARCHES
 from muzero_agent.policies import MASK_KEY
+from muzero_agent.turns import DEFAULTS
 from muzero_agent.types import Observation
 
 
@@ -56,6 +57,8 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     for name in ("max_grad_norm", "dirichlet_alpha"):
         if not _number(given[name]) > 0.0:
             raise ValueError(f"{name}={given[name]!r}: give a number above 0")
+    if given["num_players"] not in DEFAULTS:
+        raise ValueError(f"num_players={given['num_players']!r}: give 1 or 2")
     moves = given["temperature_moves"]
     if not (moves is None or (isinstance(moves, int | np.integer) and moves >= 0)):
         raise ValueError(f"temperature_moves={moves!r}: give a whole number of 0 or more, or None")

@@ -20,6 +20,9 @@ from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_game
 from muzero_agent.players import Player, Position
 from muzero_agent.types import Rules
 
+MOST_TRIES = 1000
+"""Openings that are drawn for one that does not end the game."""
+
 Z = 1.959964  # of a normal distribution's 95%
 
 
@@ -58,13 +61,13 @@ class MatchResult:
     def interval(self) -> tuple[float, float]:
         """95% interval of the score.
 
-        Wilson's, for as many independent games as would vary as much as the pairs do; where none
-        varies, as many as there are pairs.
+        Wilson's, for as many independent games as would vary as much as the pairs do, but no more
+        than were played; where no pair differs, as many as there are pairs.
         """
         pairs = np.array(self.scores).mean(1)
         mean, num = float(pairs.mean()), len(pairs)
         spread = float(pairs.var(ddof=1)) / num if num > 1 else 0.0
-        trials = mean * (1 - mean) / spread if spread > 0 else num
+        trials = min(mean * (1 - mean) / spread, 2 * num) if spread > 0 else num
         centre = mean + Z**2 / (2 * trials)
         width = Z * math.sqrt(mean * (1 - mean) / trials + Z**2 / (4 * trials**2))
         scale = 1 + Z**2 / trials
@@ -137,6 +140,10 @@ def play_match(
     """
     if pairs < 1:
         raise ValueError(f"pairs={pairs}: give 1 or more")
+    if opening_moves < 0:
+        raise ValueError(f"opening_moves={opening_moves}: give 0 or more")
+    if as_game(make_env()).aec is as_game(make_env()).aec:
+        raise ValueError("make_env gave the same game twice: games are played side by side")
     rng = random.Random(seed)
     if rules is None:
         rules = RULES.get(as_game(make_env()).name)
@@ -163,7 +170,7 @@ def play_match(
 class _Game:
     """One game of a match.
 
-    `seat`: of the first player, 0 if it has the first move. `score`: its score in the end.
+    `seat`: of the first player, 0 if it has the first move.
     """
 
     def __init__(
@@ -176,7 +183,8 @@ class _Game:
     ) -> None:
         self.env, self.seat, self.rules = env, seat, rules
         self.state = None if rules is None else rules.initial()
-        self.over, self.illegal, self.score = False, False, 0.5
+        self.over, self.illegal = False, False
+        self.total = 0.0  # of the first player's rewards
         self.observation, info = env.reset(seed=seed)
         self.starter = self.to_play = int(info["to_play"])
         for action in opening:
@@ -193,16 +201,19 @@ class _Game:
         mover = self.whose_turn()
         if not (0 <= action < self.env.num_actions and self.env.action_masks()[action]):
             self.over = self.illegal = True
-            self.score = float(mover)  # who moves illegally loses
+            self.total = -1.0 if mover == 0 else 1.0  # who moves illegally loses
             return
         self.observation, reward, terminated, truncated, info = self.env.step(action)
         self.to_play = int(info["to_play"])
         if self.rules is not None:
             self.state = self.rules.play(self.state, action)
+        self.total += reward if mover == 0 else -reward
         self.over = terminated or truncated
-        if self.over:
-            won = np.sign(reward) * (1 if mover == 0 else -1)
-            self.score = float((1 + won) / 2)
+
+    @property
+    def score(self) -> float:
+        """1, 1/2 or 0, of a game that is over."""
+        return float((1 + np.sign(self.total)) / 2)
 
 
 def _play(games: list[_Game], players: tuple[Player, Player]) -> None:
@@ -218,7 +229,7 @@ def _play(games: list[_Game], players: tuple[Player, Player]) -> None:
 
 def _opening(make_env: Callable[[], Any], moves: int, seed: int, rng: random.Random) -> list[int]:
     """Random legal moves after which the game still goes on."""
-    while True:
+    for _ in range(MOST_TRIES):
         env = as_game(make_env())
         env.reset(seed=seed)
         opening: list[int] = []
@@ -230,3 +241,4 @@ def _opening(make_env: Callable[[], Any], moves: int, seed: int, rng: random.Ran
         env.close()
         if not over:
             return opening
+    raise ValueError(f"opening_moves={moves}: games end before; give fewer")

@@ -145,7 +145,8 @@ class MuZero(OffPolicyAlgorithm):
     :param temperature: of the draw among actions while learning, a number or a function of the
         remaining progress: factor on Gumbel's noise, or exponent 1 / temperature on PUCT's visits
     :param temperature_moves: steps of each episode that it holds for; what follows is played
-        without noise, as AlphaZero does after 30 moves. None: all
+        without noise, or as the most visited one, as AlphaZero does after 30 moves; exploration and
+        PUCT's noise at the root go on. None: all
     :param num_players: 2 where players take turns and what one wins the other loses, such as
         PettingZoo's games: values and rewards are then those of the player to move. None: what the
         environment says (`num_players`), else 1
@@ -316,6 +317,8 @@ class MuZero(OffPolicyAlgorithm):
         self._sweep = Sweep()
         self._exploration = Exploration(self.n_envs)
         self._turns = Turns(self.n_envs, self.num_players)
+        if self.num_players > 1:
+            self._last_obs = None  # a model that is loaded does not know whose turn it was there
         self._decision: _Decision | None = None
 
     def _replay_settings(self) -> dict[str, Any]:
@@ -474,16 +477,17 @@ class MuZero(OffPolicyAlgorithm):
         stored_legal = replay.legal[rows.env, rows.row % replay.capacity]
         temperature = self._now(self.temperature)
         noise = np.ones(n_envs + len(rows.env), np.float32)
-        if self.search == "gumbel":
-            noise[:n_envs] = temperature
-            noise[n_envs:] = 0.0
+        heat = np.full(len(noise), temperature, np.float32)
         if self.temperature_moves is not None:
-            noise[:n_envs][self._turns.move >= self.temperature_moves] = 0.0
+            heat[:n_envs][self._turns.move >= self.temperature_moves] = 0.0
+        if self.search == "gumbel":
+            noise[:n_envs] = heat[:n_envs]
+            noise[n_envs:] = 0.0
         plan = self._configured_policy().plan(
             concatenate(obs, stored),
             legal_actions=np.concatenate([legal, stored_legal]),
             noise=noise,
-            temperature=temperature,
+            temperature=heat,
             rng=self._rng,
         )
         replay.update_search(
@@ -529,7 +533,7 @@ class MuZero(OffPolicyAlgorithm):
                 searched=decision.searched,
                 player=int(self._turns.to_play[i]),
             )
-        self._turns.moved(infos)  # where an episode ended, whose turn it would be
+        self._turns.moved(infos, dones.astype(np.bool_))
         for i, last_obs in ends.items():
             terminated = not infos[i].get("TimeLimit.truncated", False)
             value = 0.0 if terminated else self._value(last_obs)
@@ -696,6 +700,8 @@ class MuZero(OffPolicyAlgorithm):
                 f"{sorted(name for name in known if not name.startswith('_'))}"
             )
         num_players = kwargs.get("num_players") or settings.get("num_players", 1)
+        if "num_players" in kwargs:
+            kwargs["num_players"] = num_players
         for name in DEFAULTS[1].keys() & kwargs.keys():
             kwargs[name] = resolved(num_players, name, kwargs[name])
         return super().load(

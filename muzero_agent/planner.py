@@ -81,7 +81,7 @@ class LatentPlanner:
         rng: np.random.Generator,
         legal_actions: NDArray[np.bool_] | None = None,
         noise: float | NDArray[np.float32] = 0.0,
-        temperature: float = 1.0,
+        temperature: float | NDArray[np.float32] = 1.0,
         max_num_considered_actions: int = 16,
         min_q_range: float = 1e-8,
         dirichlet_fraction: float = 0.25,
@@ -98,7 +98,8 @@ class LatentPlanner:
         :param legal_actions: bool [B, A]; None: all are
         :param noise: factor on the root's exploration noise, one for all or one a row [B]: Gumbel's
             scale, or a factor on the Dirichlet fraction; 0 searches without noise.
-        :param temperature: of PUCT's draw among visit counts; Gumbel draws by its noise alone.
+        :param temperature: of PUCT's draw among visit counts, one for all or one a row [B]; Gumbel
+            draws by its noise alone.
         :param min_q_range: least range of Q values that the search takes for a difference in
             earnest: the typical error of values
         :param variations: whether to read the principal variations off the tree

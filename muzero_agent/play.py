@@ -17,6 +17,8 @@ def board_text(env: TurnBasedEnv, observation: Any) -> str:
     """The position: X moves first, O second, as far as the observation's planes tell it."""
     if env.render_mode == "ansi":
         return str(env.render())
+    if env.name.startswith("chess_"):
+        return str(env.aec.unwrapped.board)
     planes = observation["observation"] if isinstance(observation, dict) else observation
     if planes.ndim != 3 or planes.shape[2] < 2:
         return str(planes)
@@ -68,42 +70,43 @@ def play(
     observation, _ = env.reset(seed=seed)
     person = env.to_play if person_first else 1 - env.to_play
     say(f"You are {'X' if person == 0 else 'O'}: {HELP}")
-    over, reward, mover = False, 0.0, person
+    over, total = False, 0.0  # of the person's rewards
     while not over:
         mover = env.to_play
         say(board_text(env, observation))
-        legal = np.flatnonzero(env.action_masks()).tolist()
         if mover == person:
-            action = _asked(model, observation, legal, ask, say)
+            action = _asked(model, env, observation, ask, say)
             if action is None:
                 return None
         else:
-            plan = model.plan(observation)
+            plan = model.plan(observation, action_masks=env.action_masks())
             action = int(plan.action[0])
             if always_tell:
                 say(opinion_text(plan))
             say(f"It plays {action}")
         observation, reward, terminated, truncated, _ = env.step(action)
+        total += reward if mover == person else -reward
         over = terminated or truncated
     say(board_text(env, observation))
-    result = float(np.sign(reward)) * (1.0 if mover == person else -1.0)
+    result = float(np.sign(total))
     say({1.0: "You have won", 0.0: "A draw", -1.0: "It has won"}[result])
     return result
 
 
 def _asked(
     model: Any,
+    env: TurnBasedEnv,
     observation: Any,
-    legal: list[int],
     ask: Callable[[str], str],
     say: Callable[[str], None],
 ) -> int | None:
+    legal = np.flatnonzero(env.action_masks()).tolist()
     while True:
         answer = ask("Your move: ").strip()
         if answer == "q":
             return None
         if answer == "?":
-            say(opinion_text(model.plan(observation)))
+            say(opinion_text(model.plan(observation, action_masks=env.action_masks())))
         elif answer.isdecimal() and int(answer) in legal:
             return int(answer)
         else:

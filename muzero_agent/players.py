@@ -115,7 +115,7 @@ class AlphaBetaPlayer(_ByRules[State]):
             return outcome
         if depth == 0:
             return 0.0
-        full = (alpha, beta) == (-1.0, 1.0)
+        lowest = alpha
         if (known := self._known.get((state, depth))) is not None:
             return known
         value = -math.inf
@@ -126,7 +126,7 @@ class AlphaBetaPlayer(_ByRules[State]):
             alpha = max(alpha, value)
             if alpha >= beta:
                 break
-        if full or alpha < value < beta:
+        if lowest < value < beta or (lowest, beta) == (-1.0, 1.0):  # else it is a bound
             self._known[state, depth] = value
         return value
 

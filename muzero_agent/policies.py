@@ -257,7 +257,7 @@ class MuZeroPolicy(BasePolicy):
         *,
         legal_actions: NDArray[np.bool_] | None = None,
         noise: float | NDArray[np.float32] = 0.0,
-        temperature: float = 1.0,
+        temperature: float | NDArray[np.float32] = 1.0,
         rng: np.random.Generator | None = None,
         variations: bool = False,
     ) -> Plan:

@@ -60,6 +60,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     `symmetries`, if set, are those under which each window that is drawn is seen, one by lot.
     """
 
+    symmetries: Symmetries | None = None
+
     def __init__(
         self,
         buffer_size: int,
@@ -93,7 +95,6 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.priority_exponent = priority_exponent
         self.priority_beta = priority_beta
         self.handle_timeout_termination = True
-        self.symmetries: Symmetries | None = None
         self.rng = np.random.default_rng(seed)
         self._allocated = False
         self.reset()

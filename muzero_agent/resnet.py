@@ -67,6 +67,10 @@ def action_planes(num_actions: int, height: int, width: int) -> Tensor:
         return torch.eye(squares + 1)[:num_actions, :squares].view(-1, 1, height, width)
     if num_actions == width:
         return torch.eye(width).view(-1, 1, 1, width).expand(-1, 1, height, width).clone()
+    return _number_planes(num_actions, height, width)
+
+
+def _number_planes(num_actions: int, height: int, width: int) -> Tensor:
     index = torch.arange(1, num_actions + 1) / num_actions
     return index.view(-1, 1, 1, 1).expand(-1, 1, height, width).clone()
 
@@ -110,10 +114,8 @@ class ResNet(MuZeroNetwork):
         cells = height * width
         self.action_embedding = nn.Embedding(num_actions, channels)
         # A latent of pixels is no board, whatever its size.
-        planes = action_planes(num_actions, *((1, 1) if downsample else (height, width)))
-        self.register_buffer(
-            "action_plane", planes.expand(-1, -1, height, width).clone(), persistent=False
-        )
+        planes = (_number_planes if downsample else action_planes)(num_actions, height, width)
+        self.register_buffer("action_plane", planes, persistent=False)
         self.transition_in = nn.Conv2d(channels + 1, channels, 3, padding=1, bias=False)
         self.transition_norm = nn.GroupNorm(1, channels)
         self.transition = _blocks(channels, num_blocks)

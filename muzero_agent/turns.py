@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, is_vecenv_wrapped
 
+from muzero_agent.actions import num_actions
 from muzero_agent.types import Symmetries
 
 DEFAULTS: Mapping[int, Mapping[str, Any]] = {
@@ -40,27 +43,35 @@ def resolved(num_players: int, name: str, given: Any) -> Any:
 
 
 def players_of(env: Any) -> int:
-    """How many players take turns in an environment: what its `num_players` says, else 1."""
+    """How many players take turns in an environment: 2 if its `num_players` says so, else 1.
+
+    Another number than 1 or 2 is taken to mean something else.
+    """
+    name = "num_players"
     if isinstance(env, VecEnv):
-        told = env.get_attr("num_players") if env.has_attr("num_players") else []
+        told = env.get_attr(name) if env.has_attr(name) else [1]
+    elif isinstance(env, gym.Env):
+        told = [env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else 1]
     else:
-        told = [getattr(getattr(env, "unwrapped", None), "num_players", 1)]
-    numbers = set(map(int, told)) or {1}
-    if len(numbers) > 1 or not numbers <= DEFAULTS.keys():
+        told = [1]
+    games = [number == 2 for number in told]
+    if any(games) and not all(games):
         raise ValueError(
-            f"num_players={sorted(numbers)}: MuZero learns environments of one player, or "
-            "zero-sum games of two, and one kind at a time"
+            f"num_players={told}: some of the environments are games of two and some are not; "
+            "MuZero learns one kind at a time"
         )
-    return numbers.pop()
+    return 2 if any(games) else 1
 
 
 def check_players(num_players: int, env: VecEnv) -> None:
-    """Refuse an environment for a model that was made for another number of players."""
-    found = players_of(env) if env.has_attr("num_players") else num_players
-    if found != num_players:
+    """Refuse an environment of one player for a model of games.
+
+    The contrary may be meant: a game whose other player belongs to the environment.
+    """
+    if num_players == 2 and env.has_attr("num_players") and players_of(env) != 2:
         raise ValueError(
-            f"the model has num_players={num_players} and the environment {found}: values mean "
-            "something else; make a new model for it"
+            "the model has num_players=2 and the environment 1: values mean something else; make a "
+            "new model for it"
         )
 
 
@@ -69,6 +80,31 @@ def symmetries_of(env: VecEnv) -> Symmetries | None:
     if not env.has_attr("symmetries"):
         return None
     symmetries: Symmetries | None = env.get_attr("symmetries", 0)[0]
+    if symmetries is None:
+        return None
+    space = env.observation_space
+    board = space["observation"] if isinstance(space, spaces.Dict) else space
+    sizes = {
+        "observation": int(np.prod(board.shape or ())),
+        "action": num_actions(env.action_space),
+    }
+    for name, size in sizes.items():
+        rows = np.asarray(getattr(symmetries, name))
+        permuted = rows.ndim == 2 and np.array_equal(
+            np.sort(rows, axis=1), np.broadcast_to(np.arange(size), (len(rows), size))
+        )
+        if not permuted or len(rows) != len(symmetries.action):
+            raise ValueError(
+                f"the environment's symmetries.{name}, of the shape {rows.shape}, are no "
+                f"permutations of {size} entries, as many for both: mend them, or give "
+                "augment=False"
+            )
+    if is_vecenv_wrapped(env, VecTransposeImage):
+        raise ValueError(
+            "the environment's symmetries number its observations channels last, and "
+            "VecTransposeImage turned them: give MuZero augment=False, or let the game show planes "
+            "that are not uint8"
+        )
     return symmetries
 
 
@@ -92,11 +128,23 @@ class Turns:
             self.move[i] = 0
             self._read(i, infos[i])
 
-    def moved(self, infos: Sequence[Mapping[str, Any]]) -> None:
-        """A step was taken everywhere; `infos` are those of the step."""
+    def moved(self, infos: Sequence[Mapping[str, Any]], ended: NDArray[np.bool_]) -> None:
+        """A step was taken everywhere; where an episode ended, whose turn it would be counts.
+
+        :param infos: of the step
+        :param ended: bool [n_envs]
+        """
         self.move += 1
+        before = self.to_play.copy()
         for i in range(len(self.move)):
             self._read(i, infos[i])
+        again = (self.to_play == before) & ~ended
+        if self.num_players == 2 and again.any():
+            i = int(np.flatnonzero(again)[0])
+            raise ValueError(
+                f"environment {i}: player {before[i]} is to move twice in a row, and the search "
+                "takes it that players alternate: let the other one pass in between"
+            )
 
     def _read(self, i: int, info: Mapping[str, Any]) -> None:
         if self.num_players == 1:

@@ -34,7 +34,7 @@ TABLE = [
     Row(1, ("search",), ("numpy", "numba"), only=("types",)),
     Row(1, ("targets", "exploration"), ("numpy",)),
     Row(1, ("sum_tree",), ("numpy",)),
-    Row(1, ("turns",), ("numpy", "stable_baselines3")),
+    Row(2, ("turns",), (*GYM, "stable_baselines3")),
     Row(1, ("augmentation",), ("numpy",)),
     Row(1, ("categorical", "networks", "resnet"), ("numpy", "torch")),
     Row(1, ("adapters.envs",), GYM, only=("types",)),

@@ -231,9 +231,12 @@ def as_game(env: Any) -> TurnBasedEnv:
     """An AEC environment as a `TurnBasedEnv`, which stays as it is."""
     if is_aec(env):
         return TurnBasedEnv(env)
-    if isinstance(env, gym.Env) and isinstance(env.unwrapped, TurnBasedEnv):
-        return env.unwrapped
-    raise TypeError(f"{env!r} is no turn-based game: give an AEC environment of PettingZoo")
+    if isinstance(env, TurnBasedEnv):
+        return env
+    raise TypeError(
+        f"{env!r} is no turn-based game: give an AEC environment of PettingZoo, or a TurnBasedEnv "
+        "without wrappers"
+    )
 
 
 def as_turn_based(env: Any, allow_hidden_information: bool = False) -> Any:
@@ -250,15 +253,19 @@ def as_turn_based(env: Any, allow_hidden_information: bool = False) -> Any:
     if isinstance(env, Sequence) and not isinstance(env, str):
         made = [_made(part) for part in env]
         if made and all(_is_game(part) for part in made):
-            if len({id(part) for part in made}) < len(made):
+            if len({id(_aec_of(part)) for part in made}) < len(made):
                 raise ValueError(
                     "the same environment is in the list more than once: give what makes one, as "
                     "in [connect_four_v3.env] * 16"
                 )
             return DummyVecEnv([_Monitored(part, allow_hidden_information) for part in made])
-        return env
+        raise ValueError(_NO_GAME)
     made = _made(env)
-    return as_turn_based([made], allow_hidden_information) if _is_game(made) else env
+    if _is_game(made):
+        return as_turn_based([made], allow_hidden_information)
+    if made is not env:
+        raise ValueError(_NO_GAME)
+    return env
 
 
 def make_turn_based_env(
@@ -274,11 +281,21 @@ def make_turn_based_env(
     :param seed: of the first game; the others count up
     :param vec_env_cls: in this process, or a process each
     """
+    if n_envs > 1 and not callable(factory):
+        raise ValueError(
+            "give what makes a game, as in make_turn_based_env(connect_four_v3.env, 8)"
+        )
     made = [_Monitored(factory, allow_hidden_information) for _ in range(n_envs)]
     env = vec_env_cls(made)  # type: ignore[arg-type]
     if seed is not None:
         env.seed(seed)
     return env
+
+
+_NO_GAME = (
+    "a list, or what makes an environment, may be of turn-based games alone: of others make a "
+    "VecEnv by stable_baselines3.common.env_util.make_vec_env"
+)
 
 
 class _Monitored:
@@ -300,6 +317,10 @@ def _made(env: Any) -> Any:
     known = isinstance(env, gym.Env | VecEnv | gym.vector.VectorEnv | str) or is_aec(env)
     other = isinstance(env, type) and not issubclass(env, _aec_class() or ())
     return env if known or other or not callable(env) else env()
+
+
+def _aec_of(env: Any) -> Any:
+    return env if is_aec(env) else env.unwrapped.aec
 
 
 def _is_game(env: Any) -> bool:
@@ -350,8 +371,9 @@ class _Factory:
             make = getattr(import_module(self.module), self.attribute)
         except (ImportError, AttributeError) as error:
             raise ImportError(
-                f"{self.module} has no {self.attribute} to import: {error}. PettingZoo's games "
-                "need: pip install 'muzero-agent[pettingzoo,chess]'"
+                f"{self.module} has no {self.attribute} to import, and is no environment of "
+                f"Gymnasium: {error}. PettingZoo's games need: pip install "
+                "'muzero-agent[pettingzoo,chess]'"
             ) from error
         return make(**self.kwargs)
 

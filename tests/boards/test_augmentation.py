@@ -110,3 +110,20 @@ def test_what_a_game_declares_is_used() -> None:
 
 def test_chess_has_none() -> None:
     assert TurnBasedEnv(chess_v6.env()).symmetries is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Symmetries(np.array([[0, 1]]), np.array([[0, 1, 2]])),
+        Symmetries(np.array([[0, 1, 2]]), np.array([[0, 1, 1]])),
+        Symmetries(np.array([[0, 1, 2], [2, 1, 0]]), np.array([[0, 1, 2]])),
+    ],
+)
+def test_what_is_no_symmetry_is_refused(wrong: Symmetries) -> None:
+    class Declared(CountingGame):
+        symmetries = wrong
+
+    with pytest.raises(ValueError, match=r"symmetries\.(observation|action)"):
+        MuZero("MlpPolicy", Declared(), **TINY).learn(10)
+    MuZero("MlpPolicy", Declared(), augment=False, **TINY).learn(10)

@@ -46,7 +46,7 @@ TINY: dict[str, Any] = {
 
 @pytest.mark.parametrize("module", [tictactoe_v3, connect_four_v3], ids=["tictactoe", "four"])
 def test_rules_are_those_of_pettingzoo(module: Any) -> None:
-    """Legal moves, ends and winners in 2,000 random games."""
+    """Legal moves, ends and winners in random games."""
     rng = random.Random(0)
     env = TurnBasedEnv(module.raw_env())
     rules: Any = RULES[env.name]
@@ -64,7 +64,8 @@ def test_rules_are_those_of_pettingzoo(module: Any) -> None:
             assert terminated == (outcome is not None)
         assert outcome == -reward
         outcomes.append(outcome)
-    assert set(outcomes) == ({0.0, -1.0} if module is tictactoe_v3 else set(outcomes))
+    assert outcomes.count(-1.0) > 400
+    assert outcomes.count(0.0) > (100 if module is tictactoe_v3 else 0)
 
 
 @pytest.mark.parametrize("rules", [TICTACTOE, CONNECT_FOUR], ids=["tictactoe", "four"])
@@ -157,6 +158,16 @@ def test_models_play_legally_and_others_lose_by_it() -> None:
     [
         (lambda: AlphaBetaPlayer(TICTACTOE, 0), "depth=0"),
         (lambda: RolloutPlayer(TICTACTOE, 0), "num_rollouts=0"),
+        (
+            lambda: play_match(
+                RandomPlayer(), RandomPlayer(), tictactoe_v3.env, opening_moves=9, pairs=1
+            ),
+            "opening_moves=9: games end before",
+        ),
+        (
+            lambda: play_match(RandomPlayer(), RandomPlayer(), tictactoe_v3.env, opening_moves=-1),
+            "opening_moves=-1",
+        ),
         (lambda: play_match(RandomPlayer(), RandomPlayer(), tictactoe_v3.env, pairs=0), "pairs=0"),
         (
             lambda: play_match(RandomPlayer(), AlphaBetaPlayer(TICTACTOE, 1), CountingGame),

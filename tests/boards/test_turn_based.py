@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -339,8 +340,8 @@ def test_a_model_of_games_refuses_other_environments() -> None:
     model = MuZero("MlpPolicy", CountingGame(), **TINY)
     single = MuZero("MlpPolicy", TurnBasedEnv(CountingGame()), num_players=1, **TINY)
     assert single.gamma == 0.997
-    with pytest.raises(ValueError, match="num_players=1 and the environment 2"):
-        single.learn(10)
+    single.learn(40)  # who says so may mean it
+    assert not single.replay_buffer.player.any()
     with pytest.raises(ValueError, match="num_players=3"):
         MuZero("MlpPolicy", CountingGame(), num_players=3)
     model.learn(10)
@@ -357,14 +358,17 @@ def test_evaluation_and_masks_hold_for_games() -> None:
     assert min(lengths) >= 7
 
 
-def test_noise_ends_after_the_first_moves() -> None:
-    """Then two searches from one state agree, and two seeds play alike."""
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
+def test_temperature_ends_after_the_first_moves(search: str) -> None:
+    """Then two seeds play alike, where nothing else is drawn."""
+    settings = {"temperature_moves": 0, "exploration_rate": 0.0, "dirichlet_fraction": 0.0}
     played = []
     for seed in (0, 1):
         model = MuZero(
             "MlpPolicy",
             CountingGame(6),
-            **(TINY | {"seed": seed, "temperature_moves": 0, "gradient_steps": 0}),
+            search=search,
+            **(TINY | settings | {"seed": seed, "gradient_steps": 0}),
         )
         model.learn(60)
         replay = model.replay_buffer
@@ -390,3 +394,63 @@ def test_vector_environments_of_games_are_monitored() -> None:
     env = as_turn_based([tictactoe_v3.env] * 2)
     assert isinstance(env, DummyVecEnv)
     assert env.get_attr("num_players") == [2, 2]
+
+
+def test_loading_checks_the_number_of_players(tmp_path: Path) -> None:
+    MuZero("MlpPolicy", "CartPole-v1", **TINY).save(tmp_path / "single")
+    assert MuZero.load(tmp_path / "single", num_players=None).num_players == 1
+    with pytest.raises(ValueError, match="num_players=3"):
+        MuZero.load(tmp_path / "single", num_players=3)
+
+
+def test_a_model_that_was_saved_in_the_middle_of_a_game_begins_another(tmp_path: Path) -> None:
+    """It does not know whose turn it was."""
+    model = MuZero("MlpPolicy", CountingGame(5), **TINY).learn(53)
+    assert model._turns.to_play[0] == 1
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "replay")
+    again = MuZero.load(tmp_path / "model", as_turn_based(CountingGame(5)), force_reset=False)
+    again.load_replay_buffer(tmp_path / "replay", truncate_last_traj=False)
+    again.learn(20, reset_num_timesteps=False)
+    replay = again.replay_buffer
+    replay.check_valid()
+    held = int(replay.start[0])
+    last = replay.last_row[0, :held] == np.arange(held)
+    players = replay.player[0, :held]
+    assert (players[1:] != players[:-1])[~last[:-1]].all()
+
+
+def test_other_meanings_of_num_players_do_no_harm() -> None:
+    class Crowd(gym.Wrapper[Any, Any, Any, Any]):
+        num_players = 4
+
+    assert MuZero("MlpPolicy", Crowd(gym.make("CartPole-v1"))).num_players == 1
+
+
+def test_a_game_of_ones_own_has_to_alternate() -> None:
+    class Stuck(gym.Wrapper[Any, Any, Any, Any]):
+        num_players = 2
+
+        def reset(self, **kwargs: Any) -> Any:
+            return self.env.reset(**kwargs)[0], {"to_play": 0}
+
+        def step(self, action: Any) -> Any:
+            return *self.env.step(action)[:4], {"to_play": 0}
+
+    with pytest.raises(ValueError, match="player 0 is to move twice in a row"):
+        MuZero("MlpPolicy", Stuck(gym.make("CartPole-v1")), **TINY).learn(10)
+
+
+def test_what_makes_other_environments_is_refused() -> None:
+    with pytest.raises(ValueError, match="make_vec_env"):
+        MuZero("MlpPolicy", lambda: gym.make("CartPole-v1"))
+    with pytest.raises(ValueError, match="make_vec_env"):
+        MuZero("MlpPolicy", [lambda: gym.make("CartPole-v1")] * 2)
+
+
+def test_one_game_is_not_shared() -> None:
+    game = tictactoe_v3.env()
+    with pytest.raises(ValueError, match="more than once"):
+        MuZero("MlpPolicy", [TurnBasedEnv(game), TurnBasedEnv(game)])
+    with pytest.raises(ValueError, match="what makes a game"):
+        make_turn_based_env(game, 2)
