@@ -158,7 +158,7 @@ class ResNet(MuZeroNetwork):
 
     def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         planes = torch.cat((latent, self.action_plane.index_select(0, action)), 1)
-        bias = self.action_embedding(action).view(len(latent), -1, 1, 1)
+        bias = self.action_embedding(action).view(latent.shape[0], -1, 1, 1)
         hidden = self.transition_norm(self.transition_in(planes) + bias)
         hidden = self.transition(torch.relu(hidden + latent))
         return scale_min_max(hidden), self.reward_head(hidden)

@@ -9,6 +9,7 @@ import yaml
 from stable_baselines3.common.utils import LinearSchedule
 
 from muzero_agent import MuZero
+from muzero_agent.adapters.envs.pettingzoo import GAMES
 from muzero_agent.hyperparams import OWN_FILE, Hyperparams, load_hyperparams
 
 SECTIONS = sorted(yaml.safe_load(OWN_FILE.read_text(encoding="utf-8")))
@@ -32,6 +33,8 @@ def test_unknown_environment_has_the_default() -> None:
 def test_all_that_is_in_the_file_can_be_built(section: str) -> None:
     params = load_hyperparams(section)._replace(n_envs=1)
     env_id = "ALE/Pong-v5" if section == "atari" else "CartPole-v1"
+    if section in GAMES:
+        env_id = section
     MuZero(params.policy, params.make_env(env_id), **params.kwargs)
 
 
