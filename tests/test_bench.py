@@ -164,7 +164,9 @@ def test_an_interruption_loses_the_run_in_progress_alone(
         [*command, "--algos", "PPO,MuZero,DQN"], stdout=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 90
-        while not (results / "MuZero-0.log").exists() and time.monotonic() < deadline:
+        # The tables are written beside the beginning of the next run.
+        wanted = (results / "MuZero-0.log", out / "final.csv")
+        while not all(path.exists() for path in wanted) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(how)
         said = process.communicate(timeout=60)[0]
