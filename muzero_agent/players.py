@@ -8,14 +8,16 @@ from __future__ import annotations
 import inspect
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from muzero_agent.observations import concatenate
+from muzero_agent.observations import add_batch_dimension, concatenate
 from muzero_agent.types import Rules
 
 State = TypeVar("State")
@@ -63,7 +65,7 @@ class RandomPlayer(_Random):
         return [self.rng.choice(np.flatnonzero(p.legal).tolist()) for p in positions]
 
 
-class _ByRules(_Random, Generic[State]):
+class _ByRules(_Random, ABC, Generic[State]):
     """Base of players who know the rules."""
 
     def __init__(self, rules: Rules[State]) -> None:
@@ -74,9 +76,9 @@ class _ByRules(_Random, Generic[State]):
         """A move for each position."""
         return [self.choose(_state(position)) for position in positions]
 
+    @abstractmethod
     def choose(self, state: State) -> int:
         """A move in one position."""
-        raise NotImplementedError
 
 
 class AlphaBetaPlayer(_ByRules[State]):
@@ -218,24 +220,12 @@ class ModelPlayer:
 
     def act(self, positions: Sequence[Position[Any]]) -> list[int]:
         """A move for each position, of one call of `predict`."""
-        obs = _batch([position.observation for position in positions])
+        obs = reduce(concatenate, (add_batch_dimension(p.observation) for p in positions))
         masks = {}
         if self._takes_masks:
             masks["action_masks"] = np.stack([position.legal for position in positions])
         actions, _ = self.model.predict(obs, deterministic=self.deterministic, **masks)
         return [int(action) for action in actions]
-
-
-def _batch(observations: list[Any]) -> Any:
-    def lone(obs: Any) -> Any:
-        if isinstance(obs, dict):
-            return {key: np.asarray(part)[None] for key, part in obs.items()}
-        return np.asarray(obs)[None]
-
-    batch = lone(observations[0])
-    for obs in observations[1:]:
-        batch = concatenate(batch, lone(obs))
-    return batch
 
 
 def _state(position: Position[State]) -> State:
