@@ -7,9 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from muzero_agent.types import Symmetries
-
-MASK_KEY = "action_mask"
+from muzero_agent.types import MASK_KEY, Symmetries
 
 _T = TypeVar("_T", bound=np.generic)
 

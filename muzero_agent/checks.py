@@ -13,9 +13,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from muzero_agent.actions import MOST_ACTIONS, mask_sizes, num_actions
 from muzero_agent.planner import SEARCHES
-from muzero_agent.policies import MASK_KEY
 from muzero_agent.turns import DEFAULTS
-from muzero_agent.types import Observation
+from muzero_agent.types import MASK_KEY, Observation
 
 
 def check_arguments(given: Mapping[str, Any]) -> None:

@@ -30,10 +30,7 @@ from muzero_agent import actions
 from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
 from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
 from muzero_agent.resnet import ResNet
-from muzero_agent.types import Observation
-
-MASK_KEY = "action_mask"
-"""PettingZoo's key of the mask in a Dict observation: nonzero where an action is legal."""
+from muzero_agent.types import MASK_KEY, Observation
 
 
 def has_mask(space: spaces.Space[Any]) -> bool:

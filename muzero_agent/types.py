@@ -12,6 +12,10 @@ Observation = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 """One observation or a batch of them; a dict for `gymnasium.spaces.Dict`."""
 
 
+MASK_KEY = "action_mask"
+"""PettingZoo's key of the mask in an observation or an info: nonzero where an action is legal."""
+
+
 class Symmetries(NamedTuple):
     """Under which permutations of board and actions a game stays the same, the identity included.
 

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from muzero_agent.types import Symmetries
+from muzero_agent.types import MASK_KEY, Symmetries
 
 if TYPE_CHECKING:
     from pettingzoo import AECEnv
 
-MASK_KEY = "action_mask"
 HIDDEN = {
     "hanabi": "players do not see their own cards",
     "leduc_holdem": "players do not see each other's cards",
