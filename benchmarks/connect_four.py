@@ -51,7 +51,7 @@ def position(moves: list[int]) -> Position[Any]:
     obs, _ = env.reset()
     for action in moves:
         obs, *_ = env.step(action)
-    return Position(obs, env.action_masks(), None)
+    return Position(obs, env.action_masks())
 
 
 def exact_moves(model: Any, number: int, seed: int) -> dict[str, int]:

@@ -70,7 +70,7 @@ def _position(moves: list[int]) -> Position[Any]:
     obs, _ = env.reset()
     for action in moves:
         obs, *_ = env.step(action)
-    return Position(obs, env.action_masks(), None)
+    return Position(obs, env.action_masks())
 
 
 def both_seats(model: MuZero) -> dict[str, dict[str, int]]:

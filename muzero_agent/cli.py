@@ -135,8 +135,16 @@ def evaluate(
     simulations: Annotated[int | None, typer.Option(help="per move; default: the model's")] = None,
     stochastic: Annotated[bool, typer.Option(help="search with noise")] = False,
     against: Annotated[
-        str, typer.Option(help="of games: random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS")
+        str,
+        typer.Option(
+            help="of games: random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS, and programs: in "
+            "chess uci:stockfish, in Go 'gtp:gnugo --mode gtp --chinese-rules'"
+        ),
     ] = "random",
+    move_time: Annotated[float, typer.Option(help="seconds a move of UCI engines")] = 0.1,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, of UCI engines; may be repeated")
+    ] = None,
     openings: Annotated[int, typer.Option(help="of games: random moves that they begin with")] = 2,
     trust: Annotated[
         bool, typer.Option(help="load a .zip, which can run its author's code")
@@ -166,7 +174,8 @@ def evaluate(
         if (game := find_game(env)) is not None:
             results = evaluate_game(
                 agent, game, _listed(against), pairs=-(-episodes // 2), opening_moves=openings,
-                seed=seed, deterministic=not stochastic,
+                seed=seed, deterministic=not stochastic, seconds=move_time,
+                options=_options(option or []),
             )  # fmt: skip
             typer.echo(f"{env}, {agent.num_simulations} simulations a move, seed {seed}\n")
             typer.echo(table(results))
@@ -298,6 +307,15 @@ def bench(
 
 def _listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _options(texts: list[str]) -> dict[str, str]:
+    """Options of an engine, which knows their types."""
+    pairs = [text.partition("=") for text in texts]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise ValueError(f"--option {name}: give NAME=VALUE, as in 'Skill Level=0'")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _numbers(text: str) -> list[int]:

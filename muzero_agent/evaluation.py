@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from muzero_agent.adapters.envs.games import RULES
-from muzero_agent.adapters.envs.pettingzoo import as_game
+from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_game
 from muzero_agent.matches import MatchResult, play_match
 from muzero_agent.players import AlphaBetaPlayer, ModelPlayer, Player, RandomPlayer, RolloutPlayer
+from muzero_agent.programs import GtpPlayer, UciPlayer
 
-KNOWN = "random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS"
+KNOWN = "random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS, in chess uci:COMMAND, in Go gtp:COMMAND"
 
 
-def opponent(name: str, game: str) -> Player:
+def opponent(
+    name: str,
+    game: TurnBasedEnv,
+    *,
+    seconds: float = 0.1,
+    options: Mapping[str, str | int | bool] | None = None,
+) -> Player:
     """The player of this name.
 
-    :param name: one of `KNOWN`; all but the first look ahead by the rules
-    :param game: PettingZoo's name of the game
+    :param name: one of `KNOWN`; one-ply, alpha-beta and mcts look ahead by the rules, and a COMMAND
+        is run
+    :param game: what is played
+    :param seconds: a move of an engine of chess
+    :param options: of that engine
     :raises ValueError: if there is none, or if the game's rules are not known here
     """
     if name == "random":
         return RandomPlayer()
+    protocol, colon, command = name.partition(":")
+    if colon and (protocol, game.name.rsplit("_v", 1)[0]) == ("uci", "chess"):
+        return UciPlayer(command, seconds=seconds, options=options)
+    if colon and (protocol, game.name.rsplit("_v", 1)[0]) == ("gtp", "go"):
+        return GtpPlayer(command, board_size=math.isqrt(game.num_actions))
     match = re.fullmatch(r"one-ply|(alpha-beta|mcts)-([1-9]\d*)", name)
     if match is None:
         raise ValueError(f"there is no opponent {name!r}: choose among {KNOWN}")
-    rules: Any = RULES.get(game)
+    rules: Any = RULES.get(game.name)
     if rules is None:
         raise ValueError(
             f"{name} looks ahead by the rules, which are known here of {', '.join(RULES)} and not "
-            f"of {game}: choose random"
+            f"of {game.name}: choose random"
         )
     if match[1] == "mcts":
         return RolloutPlayer(rules, int(match[2]))
@@ -46,21 +63,29 @@ def evaluate_game(
     opening_moves: int = 2,
     seed: int = 0,
     deterministic: bool = True,
+    seconds: float = 0.1,
+    options: Mapping[str, str | int | bool] | None = None,
 ) -> list[MatchResult]:
-    """A match of the model against each opponent; see `play_match`."""
-    game = as_game(make_env()).name
-    players = [opponent(name, game) for name in opponents]
-    return [
-        play_match(
-            ModelPlayer(model, deterministic=deterministic),
-            player,
-            make_env,
-            pairs=pairs,
-            opening_moves=opening_moves,
-            seed=seed,
-        )
-        for player in players
-    ]
+    """A match of the model against each opponent; see `play_match` and `opponent`."""
+    game = as_game(make_env())
+    with ExitStack() as programs:
+        players = []
+        for name in opponents:
+            player = opponent(name, game, seconds=seconds, options=options)
+            if isinstance(player, UciPlayer | GtpPlayer):
+                programs.callback(player.close)
+            players.append(player)
+        return [
+            play_match(
+                ModelPlayer(model, deterministic=deterministic),
+                player,
+                make_env,
+                pairs=pairs,
+                opening_moves=opening_moves,
+                seed=seed,
+            )
+            for player in players
+        ]
 
 
 def table(results: Sequence[MatchResult]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from muzero_agent.adapters.envs.games import RULES
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_game
-from muzero_agent.players import Player, Position
+from muzero_agent.players import RESIGN, Player, Position
 from muzero_agent.types import Rules
 
 MOST_TRIES = 1000
@@ -184,6 +184,7 @@ class _Game:
         self.env, self.seat, self.rules = env, seat, rules
         self.state = None if rules is None else rules.initial()
         self.over, self.illegal = False, False
+        self.actions: list[int] = []
         self.total = 0.0  # of the first player's rewards
         self.observation, info = env.reset(seed=seed)
         self.starter = self.to_play = int(info["to_play"])
@@ -195,15 +196,20 @@ class _Game:
         return int((self.to_play != self.starter) != self.seat)
 
     def position(self) -> Position[Any]:
-        return Position(self.observation, self.env.action_masks(), self.state)
+        return Position(self.observation, self.env.action_masks(), self.state, tuple(self.actions))
 
     def move(self, action: int) -> None:
         mover = self.whose_turn()
+        if action == RESIGN:
+            self.over = True
+            self.total = -1.0 if mover == 0 else 1.0
+            return
         if not (0 <= action < self.env.num_actions and self.env.action_masks()[action]):
             self.over = self.illegal = True
             self.total = -1.0 if mover == 0 else 1.0  # who moves illegally loses
             return
         self.observation, reward, terminated, truncated, info = self.env.step(action)
+        self.actions.append(action)
         self.to_play = int(info["to_play"])
         if self.rules is not None:
             self.state = self.rules.play(self.state, action)

@@ -22,6 +22,9 @@ from muzero_agent.types import Rules
 
 State = TypeVar("State")
 
+RESIGN = -1
+"""What a player gives in place of a move to lose the game at once."""
+
 
 @dataclass(frozen=True)
 class Position(Generic[State]):
@@ -29,7 +32,8 @@ class Position(Generic[State]):
 
     observation: Any  # of the environment, seen by the player to move
     legal: NDArray[np.bool_]  # [A]
-    state: State | None  # by the rules, where they are known
+    state: State | None = None  # by the rules, where they are known
+    actions: tuple[int, ...] = ()  # of both players, from the beginning of the game on
 
 
 class Player(Protocol):
@@ -42,7 +46,7 @@ class Player(Protocol):
         ...
 
     def act(self, positions: Sequence[Position[Any]]) -> list[int]:
-        """A move for each position."""
+        """A move for each position, or `RESIGN`."""
         ...
 
 

@@ -69,6 +69,7 @@ TABLE = [
         8,
         (
             "players",
+            "programs",
             "play",
             "matches",
             "callbacks",

@@ -183,6 +183,7 @@ def test_spaces_of_models_survive(name: str) -> None:
         spaces.MultiDiscrete([2, 3], dtype=np.int32),
         spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (2,), np.int64),
         spaces.Box(0, 255, (2, 2), np.uint8),
+        spaces.Box(0, 1, (2, 2), np.dtype(np.bool_)),  # type: ignore[arg-type]
         spaces.Box(-np.inf, np.array([1.5, np.inf], np.float64), (2,), np.float64),
     ],
     ids=str,

@@ -123,7 +123,10 @@ def build_space(spec: SpaceSpec) -> spaces.Space[Any]:
 
 
 def _bound(array: np.ndarray[Any, Any]) -> Any:
-    values = [x if np.isfinite(x) else ("inf" if x > 0 else "-inf") for x in array.ravel().tolist()]
+    numbers = array.astype(np.int8) if array.dtype == np.bool_ else array
+    values = [
+        x if np.isfinite(x) else ("inf" if x > 0 else "-inf") for x in numbers.ravel().tolist()
+    ]
     return values[0] if len(set(values)) == 1 else values
 
 
@@ -146,7 +149,7 @@ def _array(bound: Bound, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.nda
         raise ValueError(f"a bound of {len(values)} numbers for a Box of the shape {shape}")
     numbers = [float(x) if isinstance(x, str) else x for x in values]
     exact = np.array(numbers, dtype)  # OverflowError for integers that do not fit
-    if dtype.kind in "iu" and any(x != y for x, y in zip(exact.tolist(), numbers, strict=True)):
+    if dtype.kind in "iub" and any(x != y for x, y in zip(exact.tolist(), numbers, strict=True)):
         raise ValueError(f"a bound that is no {dtype}")
     return np.full(shape, exact[0], dtype) if len(values) == 1 else exact.reshape(shape)
 

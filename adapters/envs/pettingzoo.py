@@ -357,6 +357,34 @@ def _check(env: AECEnv[Any, Any, Any], name: str, allow_hidden_information: bool
         )
 
 
+_FILES = "abcdefghjklmnopqrstuvwxyz"  # of a Go board: there is no i
+
+
+def go_vertex(action: int, board_size: int) -> str:
+    """What Go's protocol GTP calls an action of go_v5: "a9", or "pass"."""
+    if action == board_size**2:
+        return "pass"
+    row, file = divmod(action, board_size)
+    return f"{_FILES[file]}{board_size - row}"
+
+
+def go_action(vertex: str, board_size: int) -> int:
+    """The action of go_v5 that GTP calls `vertex`, such as "a9" or "pass".
+
+    :raises ValueError: if the board has no such point
+    """
+    vertex = vertex.lower()
+    if vertex == "pass":
+        return board_size**2
+    file, rank = _FILES.find(vertex[:1]), vertex[1:]
+    if not (vertex and 0 <= file < board_size and rank.isdecimal()):
+        raise ValueError(f"{vertex!r} is no point of a Go board")
+    row = board_size - int(rank)
+    if not 0 <= row < board_size:
+        raise ValueError(f"{vertex!r} is no point of a board of {board_size} x {board_size}")
+    return row * board_size + file
+
+
 @dataclass(frozen=True)
 class _Factory:
     """Makes a game of PettingZoo; processes can take it."""

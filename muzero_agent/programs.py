@@ -1,0 +1,189 @@
+"""Programs of others as players of matches: chess by UCI, Go by GTP."""
+
+from __future__ import annotations
+
+import queue
+import shlex
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from muzero_agent.adapters.envs.pettingzoo import go_action, go_vertex
+from muzero_agent.players import RESIGN, Position
+
+Self = TypeVar("Self", bound="_Program")
+
+
+class _Program:
+    """Base of players that are programs: `with` ends them."""
+
+    def seed(self, seed: int) -> None:
+        """Programs draw by themselves, and cannot be seeded from here."""
+
+    def close(self) -> None:
+        """End the program."""
+        raise NotImplementedError
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class UciPlayer(_Program):
+    """A chess engine that speaks UCI, through python-chess.
+
+    :param command: starts it, for instance "stockfish"
+    :param seconds: for each move; None for no limit
+    :param nodes: at most, for each move
+    :param depth: at most
+    :param options: of the engine, such as {"Skill Level": 0}
+    :raises ValueError: if the program does not start, or refuses an option
+    """
+
+    def __init__(
+        self,
+        command: str,
+        *,
+        seconds: float | None = 0.1,
+        nodes: int | None = None,
+        depth: int | None = None,
+        options: Mapping[str, str | int | bool] | None = None,
+    ) -> None:
+        import chess.engine
+
+        if seconds is None and nodes is None and depth is None:
+            raise ValueError("give one of seconds, nodes and depth: a move would take for ever")
+        self.limit = chess.engine.Limit(time=seconds, nodes=nodes, depth=depth)
+        try:
+            self.engine = chess.engine.SimpleEngine.popen_uci(shlex.split(command))
+        except (OSError, chess.engine.EngineError, TimeoutError) as error:
+            raise ValueError(f"{command!r} is no UCI engine that starts: {error}") from error
+        try:
+            self.engine.configure(dict(options or {}))
+        except chess.engine.EngineError as error:
+            known = ", ".join(self.engine.options)
+            self.engine.close()
+            raise ValueError(f"{command}: {error}; its options are {known}") from error
+        self.name = self.engine.id.get("name", command)
+
+    def act(self, positions: Sequence[Position[Any]]) -> list[int]:
+        """A move for each position, one after the other."""
+        return [self._move(position.actions) for position in positions]
+
+    def _move(self, actions: Sequence[int]) -> int:
+        import chess
+
+        from muzero_agent.adapters.envs.chess import action_of, move_of
+
+        board = chess.Board()
+        for action in actions:
+            board.push(move_of(action, board))
+        move = self.engine.play(board, self.limit).move
+        return RESIGN if move is None else action_of(move, board.turn)
+
+    def close(self) -> None:
+        """End the engine."""
+        self.engine.close()
+
+
+class GtpPlayer(_Program):
+    """A Go program that speaks GTP 2.
+
+    Stones that it thinks dead count as alive when PettingZoo's Go is over: programs that know
+    `kgs-genmove_cleanup` are asked to capture them before they pass.
+
+    :param command: starts it, for instance "gnugo --mode gtp --chinese-rules --level 1"
+    :param board_size: of the game
+    :param komi: of the game; 7.5 is go_v5's own
+    :param timeout: seconds in which it has to answer
+    :raises ValueError: if the program does not start, or refuses the board
+    """
+
+    def __init__(
+        self, command: str, board_size: int, *, komi: float = 7.5, timeout: float = 60.0
+    ) -> None:
+        self.command, self.board_size, self.timeout = command, board_size, timeout
+        try:
+            self.process = subprocess.Popen(
+                shlex.split(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                bufsize=1,
+            )
+        except OSError as error:
+            raise ValueError(f"{command!r} does not start: {error}") from error
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+        try:
+            self.name = f"{self.ask('name')} {self.ask('version')}"
+            self.ask(f"boardsize {board_size}")
+            self.ask(f"komi {komi}")
+            cleans = self.ask("known_command kgs-genmove_cleanup") == "true"
+        except BaseException:
+            self.close()
+            raise
+        self._generate = "kgs-genmove_cleanup" if cleans else "genmove"
+
+    def act(self, positions: Sequence[Position[Any]]) -> list[int]:
+        """A move for each position, one after the other."""
+        return [self._move(position.actions) for position in positions]
+
+    def _move(self, actions: Sequence[int]) -> int:
+        self.ask("clear_board")
+        for number, action in enumerate(actions):
+            self.ask(f"play {'bw'[number % 2]} {go_vertex(action, self.board_size)}")
+        answer = self.ask(f"{self._generate} {'bw'[len(actions) % 2]}").lower()
+        return RESIGN if answer == "resign" else go_action(answer, self.board_size)
+
+    def ask(self, line: str) -> str:
+        """Send a command, and return what the program answers.
+
+        :raises ValueError: if it refuses, ends, or takes too long
+        """
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(line + "\n")
+        except OSError as error:
+            raise ValueError(f"{self.command!r} has ended before {line!r}") from error
+        answer: list[str] = []
+        while True:
+            try:
+                text = self._lines.get(timeout=self.timeout)
+            except queue.Empty:
+                raise ValueError(
+                    f"{self.command!r} did not answer {line!r} within {self.timeout} seconds"
+                ) from None
+            if text is None:
+                raise ValueError(f"{self.command!r} ended instead of answering {line!r}")
+            if text:
+                answer.append(text)
+            elif answer:
+                break
+        if not answer[0].startswith("="):
+            raise ValueError(f"{self.command!r} answered {line!r} with {answer[0]!r}")
+        return "\n".join([answer[0][1:].strip(), *answer[1:]])
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            self._lines.put(text.strip())
+        self._lines.put(None)
+
+    def close(self) -> None:
+        """End the program."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()

@@ -1,0 +1,211 @@
+"""Programs of others as players: chess engines by UCI, Go by GTP, and moves in their notations."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import chess
+import numpy as np
+import pytest
+from pettingzoo.classic import chess_v6, go_v5
+from typer.testing import CliRunner
+
+from muzero_agent import MuZero, zoo
+from muzero_agent.adapters.envs.chess import NUM_ACTIONS, action_of, move_of
+from muzero_agent.adapters.envs.pettingzoo import GAMES, TurnBasedEnv, go_action, go_vertex
+from muzero_agent.cli import app
+from muzero_agent.evaluation import evaluate_game, opponent
+from muzero_agent.matches import play_match
+from muzero_agent.players import RESIGN, Position, RandomPlayer
+from muzero_agent.programs import GtpPlayer, UciPlayer
+
+TINY: dict[str, Any] = {
+    "learning_starts": 20,
+    "num_simulations": 2,
+    "policy_kwargs": {"net_arch": [16]},
+    "seed": 0,
+}
+GNUGO = "gnugo --mode gtp --chinese-rules --level 1"
+
+
+def program(name: str) -> str:
+    """Where a program is: the games of Debian are not in every PATH."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/games")
+    if found is None and os.environ.get("MUZERO_REQUIRE_PROGRAMS"):
+        pytest.fail(f"{name} is not installed: apt install {name}")
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt install {name}")
+    return found
+
+
+# -- notations ------------------------------------------------------------------------------------
+
+
+def test_chess_moves_are_those_of_pettingzoo() -> None:
+    """In random games, castling, en passant and all promotions included."""
+    rng = random.Random(0)
+    env = TurnBasedEnv(chess_v6.raw_env())
+    kinds: dict[str, int] = {}
+    for _ in range(12):
+        env.reset()
+        board, over = env.aec.unwrapped.board, False
+        while not over:
+            moves = list(board.legal_moves)
+            actions = [action_of(move, board.turn) for move in moves]
+            assert sorted(actions) == np.flatnonzero(env.action_masks()).tolist()
+            assert [move_of(action, board) for action in actions] == moves
+            rare = [
+                i
+                for i, move in enumerate(moves)
+                if move.promotion or board.is_castling(move) or board.is_en_passant(move)
+            ]
+            number = rng.choice(rare or range(len(moves)))
+            kind = "promotes " + str(moves[number].promotion)
+            kind = "castles" if board.is_castling(moves[number]) else kind
+            kind = "en passant" if board.is_en_passant(moves[number]) else kind
+            kinds[kind] = kinds.get(kind, 0) + 1
+            _, _, over, _, _ = env.step(actions[number])
+            assert board.peek() == moves[number]
+    assert kinds.keys() == {
+        "castles",
+        "en passant",
+        *(f"promotes {piece}" for piece in (None, 2, 3, 4, 5)),
+    }
+
+
+def test_what_is_no_move_of_chess_is_refused() -> None:
+    with pytest.raises(ValueError, match="no move of chess"):
+        action_of(chess.Move.from_uci("a1b4"), chess.WHITE)
+    for action in (-1, NUM_ACTIONS, 0):  # the first leads from a1 to the south-west
+        with pytest.raises(ValueError, match="off the board"):
+            move_of(action, chess.Board())
+
+
+@pytest.mark.parametrize("size", [9, 19])
+def test_go_vertices(size: int) -> None:
+    from pettingzoo.classic.go import coords
+
+    env = TurnBasedEnv(go_v5.env(board_size=size))
+    env.reset()  # sets the size that coords are of
+    names = [go_vertex(action, size) for action in range(size**2 + 1)]
+    assert names == [coords.to_gtp(coords.from_flat(a)).lower() for a in range(size**2 + 1)]
+    assert [go_action(name.upper(), size) for name in names] == list(range(size**2 + 1))
+    for wrong in ("i5", "a0", f"a{size + 1}", "a", "", "z1", "a-1"):
+        with pytest.raises(ValueError, match="no point"):
+            go_action(wrong, size)
+
+
+# -- playing --------------------------------------------------------------------------------------
+
+
+def test_stockfish_beats_random_play() -> None:
+    with UciPlayer(program("stockfish"), seconds=None, nodes=200, options={"Threads": 1}) as engine:
+        assert engine.name.startswith("Stockfish")
+        result = play_match(engine, RandomPlayer(), chess_v6.env, pairs=2, opening_moves=4)
+    assert (result.score, result.illegal) == (1.0, 0)
+
+
+def test_stockfish_mates_in_one() -> None:
+    """As Black, too, whose actions are mirrored."""
+    board = chess.Board()
+    actions = []
+    for move in ("f2f3", "e7e5", "g2g4"):
+        actions.append(action_of(chess.Move.from_uci(move), board.turn))
+        board.push_uci(move)
+    position = Position[Any](None, np.ones(NUM_ACTIONS, np.bool_), None, tuple(actions))
+    with UciPlayer(program("stockfish"), seconds=None, depth=2) as engine:
+        (action,) = engine.act([position])
+    assert move_of(action, board) == chess.Move.from_uci("d8h4")
+
+
+def test_gnugo_beats_random_play() -> None:
+    """It captures what is dead: else passing would leave the stones on the board, alive."""
+    with GtpPlayer(GNUGO.replace("gnugo", program("gnugo")), 9) as engine:
+        assert engine.name.startswith("GNU Go")
+        result = play_match(engine, RandomPlayer(), GAMES["go_9x9"], pairs=2)
+    assert (result.score, result.illegal) == (1.0, 0)
+
+
+class _Resigns(RandomPlayer):
+    def act(self, positions: Any) -> list[int]:
+        return [RESIGN for _ in positions]
+
+
+def test_who_resigns_loses() -> None:
+    result = play_match(_Resigns(), RandomPlayer(), chess_v6.env, pairs=1)
+    assert (result.score, result.illegal) == (0.0, 0)
+
+
+def test_a_position_tells_all_actions() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Watching(RandomPlayer):
+        def act(self, positions: Any) -> list[int]:
+            seen.extend(position.actions for position in positions)
+            return super().act(positions)
+
+    play_match(Watching(), Watching(), GAMES["tictactoe"], pairs=1, opening_moves=2)
+    assert min(map(len, seen)) == 2
+    assert max(map(len, seen)) >= 4
+    for actions in seen:
+        env = TurnBasedEnv(GAMES["tictactoe"]())
+        env.reset()
+        for action in actions:
+            assert not env.step(action)[2]
+
+
+# -- by name --------------------------------------------------------------------------------------
+
+
+def test_programs_by_name(tmp_path: Path) -> None:
+    """Through the command line, options included."""
+    model = MuZero("MlpPolicy", chess_v6.env, **TINY)
+    zoo.save(model, tmp_path / "model")
+    stockfish = program("stockfish")
+    run = CliRunner().invoke(
+        app,
+        ["eval", str(tmp_path / "model"), "--env", "chess", "--against", f"uci:{stockfish}",
+         "--episodes", "2", "--move-time", "0.01", "--option", "Skill Level=0",
+         "--json", str(tmp_path / "found.json")],
+    )  # fmt: skip
+    assert run.exit_code == 0, run.output
+    assert "Stockfish" in run.output
+    (match,) = json.loads((tmp_path / "found.json").read_text())["matches"]
+    assert (match["score"], match["games"]) == (0.0, 2)
+
+
+def test_gtp_by_name() -> None:
+    model = MuZero("MlpPolicy", GAMES["go_9x9"], **TINY)
+    command = GNUGO.replace("gnugo", program("gnugo"))
+    (result,) = evaluate_game(model, GAMES["go_9x9"], [f"gtp:{command}"], pairs=1)
+    assert (result.score, result.illegal) == (0.0, 0)
+
+
+def test_a_program_plays_its_game_alone() -> None:
+    with pytest.raises(ValueError, match="in chess uci:COMMAND"):
+        opponent("uci:stockfish", TurnBasedEnv(GAMES["go_9x9"]()))
+
+
+def test_what_is_no_engine_is_refused() -> None:
+    with pytest.raises(ValueError, match="no UCI engine that starts"):
+        UciPlayer("/nowhere/engine")
+    with pytest.raises(ValueError, match="no UCI engine that starts"):
+        UciPlayer("true")
+    with pytest.raises(ValueError, match="Skill Level"):
+        UciPlayer(program("stockfish"), options={"Skil Level": 0})
+    with pytest.raises(ValueError, match="for ever"):
+        UciPlayer("true", seconds=None)
+    with pytest.raises(ValueError, match="does not start"):
+        GtpPlayer("/nowhere/engine", 9)
+    with pytest.raises(ValueError, match="ended"):
+        GtpPlayer("true", 9)
+    with pytest.raises(ValueError, match="did not answer 'name' within"):
+        GtpPlayer(f"{sys.executable} -c 'import time; time.sleep(60)'", 9, timeout=0.2)
+    with pytest.raises(ValueError, match="boardsize 30"):
+        GtpPlayer(GNUGO.replace("gnugo", program("gnugo")), 30)
