@@ -10,6 +10,8 @@ is a distribution over the atoms of a support with its mass on the two atoms nex
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +24,11 @@ _ROOT_AT_ZERO = 1 + 4 * EPSILON * (1 + EPSILON)
 def h(x: Tensor) -> Tensor:
     """Squash scalars of any magnitude; strictly increasing, odd, h(0) = 0."""
     return torch.sign(x) * (torch.sqrt(x.abs() + 1.0) - 1.0) + EPSILON * x
+
+
+def squashed(x: float) -> float:
+    """`h` of one number."""
+    return math.copysign(math.sqrt(abs(x) + 1.0) - 1.0, x) + EPSILON * x
 
 
 def h_inverse(y: Tensor) -> Tensor:
@@ -62,6 +69,7 @@ class Support(nn.Module):
             raise ValueError(f"support_bound={bound}: choose a positive bound on |h(x)|")
         self.bound = float(bound)
         self.size = size
+        self.reach = float(h_inverse_numpy(np.array(bound, np.float32)))  # largest |x|
         self.register_buffer("atoms", torch.linspace(-bound, bound, size))
 
     def mean(self, logits: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import math
 import pathlib
 import warnings
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ from muzero_agent.adapters.envs.gymnasium import as_vec_env
 from muzero_agent.adapters.envs.pettingzoo import as_turn_based
 from muzero_agent.archive import describe, read_replay, read_settings
 from muzero_agent.batch import Batch
-from muzero_agent.categorical import h_inverse
+from muzero_agent.categorical import h_inverse, squashed
 from muzero_agent.checks import (
     check_arguments,
     check_finite,
@@ -63,6 +64,7 @@ from muzero_agent.reanalyse import Sweep
 from muzero_agent.replay import TrajectoryReplayBuffer
 from muzero_agent.turns import (
     DEFAULTS,
+    SUPPORT,
     Turns,
     check_players,
     players_of,
@@ -168,7 +170,8 @@ class MuZero(OffPolicyAlgorithm):
         those of "CnnPolicy" on Atari's frames
     :param stats_window_size: episodes over which rollout statistics are averaged
     :param tensorboard_log: directory of TensorBoard logs
-    :param policy_kwargs: see `MuZeroPolicy`
+    :param policy_kwargs: see `MuZeroPolicy`. In games values are told from -1 to 1 if no
+        `support_bound` and `support_size` are given
     :param verbose: 0 nothing, 1 information, 2 debugging
     :param seed: seeds everything; two runs with one seed are identical on one machine
     :param device: where the networks are
@@ -242,7 +245,7 @@ class MuZero(OffPolicyAlgorithm):
             train_freq=train_freq,
             gradient_steps=gradient_steps,
             replay_buffer_class=TrajectoryReplayBuffer,
-            policy_kwargs=policy_kwargs,
+            policy_kwargs={**SUPPORT[self.num_players], **(policy_kwargs or {})},
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
@@ -273,6 +276,7 @@ class MuZero(OffPolicyAlgorithm):
         self.augment = augment
         self.torch_compile = torch_compile
         self._env_has_masks = False
+        self._warned_of_clipping = False
         if _init_setup_model:
             self._setup_model()
 
@@ -569,6 +573,7 @@ class MuZero(OffPolicyAlgorithm):
         history: list[torch.Tensor] = []
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            self._warn_of_clipping(batch)
             losses = self._loss(batch)
             policy.optimizer.zero_grad()
             losses.total.backward()
@@ -618,6 +623,20 @@ class MuZero(OffPolicyAlgorithm):
             value_coef=self.value_coef,
             consistency_coef=self.consistency_coef,
         )
+
+    def _warn_of_clipping(self, batch: Batch) -> None:
+        """Once: what the support does not reach is learned as its bound."""
+        largest = float(max(batch.values.abs().max(), batch.rewards.abs().max()))
+        reach = self.policy.network.support.reach
+        if largest > 1.001 * reach and not self._warned_of_clipping:
+            self._warned_of_clipping = True
+            bound = math.ceil(squashed(2 * largest))
+            warnings.warn(
+                f"values or rewards as large as {largest:.6g} are learned as {reach:.6g}: give "
+                f"policy_kwargs=dict(support_bound={bound}), the largest |h(x)| that can be told "
+                "(see `categorical.Support`), or scale the rewards",
+                stacklevel=2,
+            )
 
     # -- playing ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, is_vecenv_wrapped
 
 from muzero_agent.actions import num_actions
+from muzero_agent.categorical import squashed
 from muzero_agent.types import Symmetries
 
 DEFAULTS: Mapping[int, Mapping[str, Any]] = {
@@ -33,6 +34,16 @@ DEFAULTS: Mapping[int, Mapping[str, Any]] = {
     },
 }
 """What None resolves to among `MuZero`'s arguments, by the number of players."""
+
+SUPPORT: Mapping[int, Mapping[str, Any]] = {
+    1: {},
+    2: {"support_bound": squashed(1.0), "support_size": 21},
+}
+"""What is added to `policy_kwargs` if not given, by the number of players.
+
+Results of games are -1, 0 and 1, and the atoms of a support made for returns of any size lie far
+apart beside them: even a sure result would be told as a mixture of two.
+"""
 
 
 def resolved(num_players: int, name: str, given: Any) -> Any:

@@ -876,3 +876,33 @@ def test_two_seeded_runs_in_other_processes_are_identical() -> None:
 def test_unseeded_runs_differ() -> None:
     a, b = (make(seed=None).learn(40) for _ in range(2))
     assert (a.replay_buffer.action != b.replay_buffer.action).any()
+
+
+# -- values that the support does not reach -----------------------------------------------------
+
+
+class _Rich(gym.Env[Any, Any]):
+    """Pays 5,000 a step, ten steps long."""
+
+    observation_space = spaces.Box(0, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.zeros(1, np.float32), 5000.0, self.steps == 10, False, {}
+
+
+def test_values_that_are_clipped_are_told_once() -> None:
+    few: dict[str, Any] = {"learning_starts": 20, "batch_size": 8, "num_simulations": 2, "seed": 0}
+    with pytest.warns(UserWarning, match=r"learned as 9\d\d.*support_bound=") as told:
+        MuZero("MlpPolicy", _Rich(), **few).learn(48)
+    assert len([w for w in told if "support_bound" in str(w.message)]) == 1
+    bound = int(str(told[0].message).partition("support_bound=")[2].partition(")")[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MuZero("MlpPolicy", _Rich(), policy_kwargs={"support_bound": bound}, **few).learn(48)

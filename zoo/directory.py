@@ -368,6 +368,7 @@ def _outline(
         raise ValueError("num_simulations and unroll_steps: 100,000 are the most")
     arguments = {"policy_kwargs": policy_kwargs, "device": device} | arguments | overrides
     model = MuZero(config.policy, None, _init_setup_model=False, **arguments)
+    model.policy_kwargs = policy_kwargs  # no default that has changed since comes in
     model.observation_space = build_space(config.observation_space)
     model.action_space = build_space(config.action_space)
     check_spaces(model.observation_space, model.action_space)

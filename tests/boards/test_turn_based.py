@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo.classic import (
@@ -454,3 +455,15 @@ def test_one_game_is_not_shared() -> None:
         MuZero("MlpPolicy", [TurnBasedEnv(game), TurnBasedEnv(game)])
     with pytest.raises(ValueError, match="what makes a game"):
         make_turn_based_env(game, 2)
+
+
+def test_values_of_games_are_told_from_minus_one_to_one() -> None:
+    """Unless something else is wanted, by the atoms that results are."""
+    game = MuZero("MlpPolicy", tictactoe_v3.env)
+    support = game.policy.network.support
+    assert (support.size, round(support.reach, 6)) == (21, 1.0)
+    results = torch.tensor([-1.0, 0.0, 1.0])
+    torch.testing.assert_close(support.two_hot(results), torch.eye(21)[[0, 10, 20]])
+    other = MuZero("MlpPolicy", tictactoe_v3.env, policy_kwargs={"support_bound": 2.0})
+    assert other.policy.network.support.bound == 2.0
+    assert MuZero("MlpPolicy", "CartPole-v1").policy.network.support.bound == 30.0
