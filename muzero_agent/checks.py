@@ -130,6 +130,23 @@ def first_not_finite(data: Observation) -> int | None:
     return None
 
 
+def check_terminal_rewards(reward: NDArray[Any], dones: NDArray[Any]) -> None:
+    """Raise for rewards that are no results of games, where they are taken for such.
+
+    :param reward: float [n_envs]
+    :param dones: bool [n_envs]
+    """
+    wrong = (np.abs(reward) > 1.0) | (reward != 0) & ~dones.astype(np.bool_)
+    if wrong.any():
+        i = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"environment {i} gave the reward {float(reward[i]):.6g} "
+            + ("at the end of" if dones[i] else "during")
+            + " an episode, and with terminal_rewards=True, the default in games, rewards come "
+            "with the end alone and are at most 1 in size: give MuZero(terminal_rewards=False)"
+        )
+
+
 def check_finite(
     what: str, data: Observation, step: int, env: int | None = None, normalized: bool = False
 ) -> None:

@@ -47,6 +47,7 @@ from muzero_agent.checks import (
     check_legal,
     check_normalize,
     check_spaces,
+    check_terminal_rewards,
 )
 from muzero_agent.exploration import Exploration
 from muzero_agent.losses import Losses, Targets, muzero_loss
@@ -152,6 +153,9 @@ class MuZero(OffPolicyAlgorithm):
     :param num_players: 2 where players take turns and what one wins the other loses, such as
         PettingZoo's games: values and rewards are then those of the player to move. None: what the
         environment says (`num_players`), else 1
+    :param terminal_rewards: whether rewards come with the end of an episode alone, and at most 1 in
+        size, as results of games do: the search then takes one predicted as r for an end with
+        probability |r|. None: in games
     :param value_coef: weight of the value loss
     :param consistency_coef: weight of the loss between predicted and represented next latents
         (EfficientZero, arXiv 2111.00210); 0 turns it off
@@ -209,6 +213,7 @@ class MuZero(OffPolicyAlgorithm):
         temperature: float | Schedule = 1.0,
         temperature_moves: int | None = None,
         num_players: int | None = None,
+        terminal_rewards: bool | None = None,
         value_coef: float = 0.5,
         consistency_coef: float = 1.0,
         target_decay: float = 0.99,
@@ -265,6 +270,7 @@ class MuZero(OffPolicyAlgorithm):
         self.exploration_length: int = resolve("exploration_length", exploration_length)
         self.temperature = temperature
         self.temperature_moves = temperature_moves
+        self.terminal_rewards: bool = resolve("terminal_rewards", terminal_rewards)
         self.value_coef = value_coef
         self.consistency_coef = consistency_coef
         self.target_decay = target_decay
@@ -353,6 +359,7 @@ class MuZero(OffPolicyAlgorithm):
         policy.num_simulations = self.num_simulations
         policy.search = self.search
         policy.discount = self.gamma if self.num_players == 1 else -self.gamma
+        policy.terminal_rewards = self.terminal_rewards
         policy.max_num_considered_actions = self.max_num_considered_actions
         policy.dirichlet_fraction = self.dirichlet_fraction
         policy.dirichlet_alpha = self.dirichlet_alpha
@@ -524,6 +531,8 @@ class MuZero(OffPolicyAlgorithm):
             self._check_finite("observation", normalize.old_obs)
             obs, reward = self._last_original_obs, normalize.get_original_reward()
             self._check_finite("reward", reward)
+        if self.terminal_rewards:
+            check_terminal_rewards(reward, dones)
         for i in range(self.n_envs):
             replay_buffer.add_step(
                 i,

@@ -86,6 +86,7 @@ class LatentPlanner:
         min_q_range: float = 1e-8,
         dirichlet_fraction: float = 0.25,
         dirichlet_alpha: float = 0.3,
+        terminal_rewards: bool = False,
         variations: bool = False,
     ) -> Plan:
         """Search from B states at once.
@@ -102,6 +103,9 @@ class LatentPlanner:
             draws by its noise alone.
         :param min_q_range: least range of Q values that the search takes for a difference in
             earnest: the typical error of values
+        :param terminal_rewards: whether a reward of +-1 ends the episode: then one predicted as r
+            is an end with probability |r|, behind which nothing is worth anything. Else a result
+            that is half foreseen would count twice, in the reward and in the value behind it
         :param variations: whether to read the principal variations off the tree
         :raises ValueError: for a row without legal actions
         """
@@ -126,6 +130,9 @@ class LatentPlanner:
                 by_node[simulation + 1],
             )
             value, reward = h_inverse_numpy(_numpy(scalars))
+            if terminal_rewards:
+                goes_on = discounts * (1 - np.minimum(np.abs(reward), 1))
+                return RecurrentOutput(reward, goes_on, _numpy(policy_logits), value)
             return RecurrentOutput(reward, discounts, _numpy(policy_logits), value)
 
         root = RootOutput(

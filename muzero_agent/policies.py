@@ -74,6 +74,7 @@ class MuZeroPolicy(BasePolicy):
     :param num_simulations: network calls per move
     :param search: "gumbel" or "puct"
     :param discount: factor on the next value; negative where two players alternate
+    :param terminal_rewards: see `LatentPlanner.plan`
     :param max_num_considered_actions: actions that Gumbel's root considers
     :param dirichlet_fraction: share of noise in PUCT's root prior
     :param dirichlet_alpha: of that noise
@@ -101,6 +102,7 @@ class MuZeroPolicy(BasePolicy):
         num_simulations: int = 16,
         search: str = "gumbel",
         discount: float = 0.997,
+        terminal_rewards: bool = False,
         max_num_considered_actions: int = 16,
         dirichlet_fraction: float = 0.25,
         dirichlet_alpha: float = 0.3,
@@ -130,6 +132,7 @@ class MuZeroPolicy(BasePolicy):
         self.num_simulations = num_simulations
         self.search = search
         self.discount = discount
+        self.terminal_rewards = terminal_rewards
         self.max_num_considered_actions = max_num_considered_actions
         # Typical |value - target|, told by training. Part of the state, for the search needs it.
         self.register_buffer("value_error", torch.zeros(()))
@@ -221,6 +224,7 @@ class MuZeroPolicy(BasePolicy):
             "num_simulations": self.num_simulations,
             "search": self.search,
             "discount": self.discount,
+            "terminal_rewards": self.terminal_rewards,
             "max_num_considered_actions": self.max_num_considered_actions,
             "dirichlet_fraction": self.dirichlet_fraction,
             "dirichlet_alpha": self.dirichlet_alpha,
@@ -276,6 +280,7 @@ class MuZeroPolicy(BasePolicy):
             num_simulations=self.num_simulations,
             search=self.search,
             discount=self.discount,
+            terminal_rewards=self.terminal_rewards,
             rng=self.rng if rng is None else rng,
             legal_actions=legal_actions,
             noise=noise,

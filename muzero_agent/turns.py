@@ -22,6 +22,7 @@ DEFAULTS: Mapping[int, Mapping[str, Any]] = {
         "td_lambda": 0.98,
         "exploration_rate": 0.05,
         "exploration_length": 16,
+        "terminal_rewards": False,
     },
     # A game counts by its result: Monte-Carlo targets, undiscounted. In a game the same move again
     # leads nowhere in particular.
@@ -31,6 +32,7 @@ DEFAULTS: Mapping[int, Mapping[str, Any]] = {
         "td_lambda": 1.0,
         "exploration_rate": 0.1,
         "exploration_length": 1,
+        "terminal_rewards": True,
     },
 }
 """What None resolves to among `MuZero`'s arguments, by the number of players."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from muzero_agent.categorical import h_inverse
+from muzero_agent.categorical import h, h_inverse
 from muzero_agent.networks import MlpNetwork
 from muzero_agent.planner import LatentPlanner, Plan, mix_value
 from muzero_agent.resnet import ResNet
@@ -36,12 +36,15 @@ def plan(
     return (planner or LatentPlanner(net)).plan(obs, **settings)
 
 
+@pytest.mark.parametrize("terminal_rewards", [False, True])
 @pytest.mark.parametrize("search", ["gumbel", "puct"])
-def test_it_finds_what_a_search_with_latents_kept_by_hand_finds(search: str) -> None:
+def test_it_finds_what_a_search_with_latents_kept_by_hand_finds(
+    search: str, terminal_rewards: bool
+) -> None:
     """An independent bookkeeping: a dict of latents by (node, row), one network call a row."""
     net = network()
     obs = torch.randn(5, 4)
-    found = plan(net, obs, search=search)
+    found = plan(net, obs, search=search, terminal_rewards=terminal_rewards)
 
     latents: dict[tuple[int, int], torch.Tensor] = {}
     with torch.no_grad():
@@ -55,17 +58,19 @@ def test_it_finds_what_a_search_with_latents_kept_by_hand_finds(search: str) -> 
         rewards, priors, values = [], [], []
         for row in range(5):
             with torch.no_grad():
-                following, reward = net.dynamics(
+                following, reward_logits = net.dynamics(
                     latents[int(parent[row]), row], torch.tensor([int(action[row])])
                 )
                 prior, value = net.prediction(following)
             latents[simulation + 1, row] = following
-            rewards.append(h_inverse(net.support.mean(reward)))
+            rewards.append(h_inverse(net.support.mean(reward_logits)))
             values.append(h_inverse(net.support.mean(value)))
             priors.append(prior)
+        reward = torch.cat(rewards).numpy()
+        ends = np.abs(reward).clip(0, 1) if terminal_rewards else np.zeros(5, np.float32)
         return RecurrentOutput(
-            torch.cat(rewards).numpy(),
-            np.full(5, GAMMA, np.float32),
+            reward,
+            np.float32(GAMMA) * (1 - ends),
             torch.cat(priors).numpy(),
             torch.cat(values).numpy(),
         )
@@ -265,3 +270,26 @@ def test_the_mixed_value_survives_a_prior_of_zero() -> None:
         np.array([[1, 0]], np.int32),
     )
     assert mixed[0] == pytest.approx(2.0)
+
+
+def test_a_result_that_is_half_foreseen_counts_once() -> None:
+    """Of two players, a reward of 0.6 and behind it a position lost by 0.9: not worth 1.5."""
+    net = network()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+
+    class Sure(MlpNetwork):
+        def recurrent_inference(self, latent: Any, action: Any) -> Any:
+            found = super().recurrent_inference(latent, action)
+            scalars = h(torch.tensor([[-0.9], [0.6]])).expand(2, len(latent))
+            return found._replace(scalars=scalars)
+
+    net.__class__ = Sure
+    seen = {
+        terminal: plan(
+            net, torch.zeros(1, 4), num_simulations=1, discount=-1.0, terminal_rewards=terminal
+        ).q_values.max()
+        for terminal in (False, True)
+    }
+    assert seen == pytest.approx({False: 0.6 + 0.9, True: 0.6 + 0.4 * 0.9}, abs=1e-5)

@@ -439,7 +439,9 @@ def test_a_game_of_ones_own_has_to_alternate() -> None:
             return *self.env.step(action)[:4], {"to_play": 0}
 
     with pytest.raises(ValueError, match="player 0 is to move twice in a row"):
-        MuZero("MlpPolicy", Stuck(gym.make("CartPole-v1")), **TINY).learn(10)
+        MuZero("MlpPolicy", Stuck(gym.make("CartPole-v1")), terminal_rewards=False, **TINY).learn(
+            10
+        )
 
 
 def test_what_makes_other_environments_is_refused() -> None:
@@ -467,3 +469,38 @@ def test_values_of_games_are_told_from_minus_one_to_one() -> None:
     other = MuZero("MlpPolicy", tictactoe_v3.env, policy_kwargs={"support_bound": 2.0})
     assert other.policy.network.support.bound == 2.0
     assert MuZero("MlpPolicy", "CartPole-v1").policy.network.support.bound == 30.0
+
+
+class _Pays(CountingGame):
+    """The mover takes a point from the other one with each move."""
+
+    def step(self, action: int) -> None:
+        mover = self.agent_selection
+        super().step(action)
+        if not any(self.terminations.values()):
+            for agent in self.possible_agents:
+                self.rewards[agent] = 1.0 if agent == mover else -1.0
+
+
+def test_rewards_during_a_game_have_to_be_told(tmp_path: Path) -> None:
+    """By default they are taken for its result."""
+    few: dict[str, Any] = {"learning_starts": 4, "batch_size": 4, "num_simulations": 2, "seed": 0}
+    with pytest.raises(ValueError, match=r"gave the reward 1 during .*terminal_rewards=False"):
+        MuZero("MlpPolicy", _Pays(), **few).learn(16)
+    with pytest.raises(ValueError, match=r"gave the reward 3 at the end .*terminal_rewards=False"):
+        MuZero("MlpPolicy", _Winner3(), **few).learn(16)
+    model = MuZero("MlpPolicy", _Pays(), terminal_rewards=False, **few)
+    assert model.learn(8).num_timesteps == 8
+    model.save(tmp_path / "model")
+    zoo.save(model, tmp_path / "directory")
+    for kept in (model, MuZero.load(tmp_path / "model"), zoo.load(tmp_path / "directory")):
+        assert not kept._configured_policy().terminal_rewards
+    assert MuZero("MlpPolicy", CountingGame())._configured_policy().terminal_rewards
+    assert not MuZero("MlpPolicy", "CartPole-v1")._configured_policy().terminal_rewards
+
+
+class _Winner3(CountingGame):
+    def step(self, action: int) -> None:
+        super().step(action)
+        for agent in self.possible_agents:
+            self.rewards[agent] *= 3.0
