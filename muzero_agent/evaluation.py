@@ -9,17 +9,18 @@ from contextlib import ExitStack
 from typing import Any
 
 from muzero_agent.adapters.envs.games import RULES
-from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_game
+from muzero_agent.adapters.envs.pettingzoo import as_game
 from muzero_agent.matches import MatchResult, play_match
 from muzero_agent.players import AlphaBetaPlayer, ModelPlayer, Player, RandomPlayer, RolloutPlayer
 from muzero_agent.programs import GtpPlayer, UciPlayer
+from muzero_agent.types import TurnBased
 
 KNOWN = "random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS, in chess uci:COMMAND, in Go gtp:COMMAND"
 
 
 def opponent(
     name: str,
-    game: TurnBasedEnv,
+    game: TurnBased,
     *,
     seconds: float = 0.1,
     options: Mapping[str, str | int | bool] | None = None,

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from muzero_agent.adapters.envs.games import RULES
-from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_game
+from muzero_agent.adapters.envs.pettingzoo import as_game
 from muzero_agent.players import RESIGN, Player, Position
-from muzero_agent.types import Rules
+from muzero_agent.types import Rules, TurnBased
 
 MOST_TRIES = 1000
 """Openings that are drawn for one that does not end the game."""
@@ -129,7 +129,7 @@ def play_match(
     """Let two players play `pairs` pairs of games.
 
     :param first: the one whose score is told
-    :param make_env: makes a game, of PettingZoo or as a `TurnBasedEnv`
+    :param make_env: makes a game, of PettingZoo or `TurnBased`
     :param pairs: of games; both of a pair begin alike, and each player moves first in one
     :param opening_moves: random legal moves that each pair begins with; with none, deterministic
         players would repeat one game
@@ -142,7 +142,7 @@ def play_match(
         raise ValueError(f"pairs={pairs}: give 1 or more")
     if opening_moves < 0:
         raise ValueError(f"opening_moves={opening_moves}: give 0 or more")
-    if as_game(make_env()).aec is as_game(make_env()).aec:
+    if make_env() is make_env():
         raise ValueError("make_env gave the same game twice: games are played side by side")
     rng = random.Random(seed)
     if rules is None:
@@ -175,7 +175,7 @@ class _Game:
 
     def __init__(
         self,
-        env: TurnBasedEnv,
+        env: TurnBased,
         seat: int,
         seed: int,
         opening: list[int],

@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
 from muzero_agent.planner import Plan
+from muzero_agent.types import TurnBased
 
 HELP = "a number plays that action, ? tells the search's opinion, q gives up"
 
 
-def board_text(env: TurnBasedEnv, observation: Any) -> str:
+def board_text(env: TurnBased, observation: Any) -> str:
     """The position: X moves first, O second, as far as the observation's planes tell it."""
     if env.render_mode == "ansi":
         return str(env.render())
-    if env.name.startswith("chess_"):
-        return str(env.aec.unwrapped.board)
+    if env.name.startswith("chess"):
+        game: Any = env
+        return str(game.board if hasattr(game, "board") else game.aec.unwrapped.board)
     planes = observation["observation"] if isinstance(observation, dict) else observation
     if planes.ndim != 3 or planes.shape[2] < 2:
         return str(planes)
@@ -52,7 +53,7 @@ def opinion_text(plan: Plan, most: int = 8) -> str:
 
 def play(
     model: Any,
-    env: TurnBasedEnv,
+    env: TurnBased,
     *,
     person_first: bool,
     always_tell: bool,
@@ -95,7 +96,7 @@ def play(
 
 def _asked(
     model: Any,
-    env: TurnBasedEnv,
+    env: TurnBased,
     observation: Any,
     ask: Callable[[str], str],
     say: Callable[[str], None],

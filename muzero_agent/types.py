@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,49 @@ class RecurrentFn(Protocol):
         """:param simulation: 0 .. num_simulations - 1
         :param parent: int32 [B], node index from which to step
         :param action: int32 [B]"""
+        ...
+
+
+@runtime_checkable
+class TurnBased(Protocol):
+    """A game of two players as an environment of Gymnasium: a step is a move.
+
+    Observations belong to the player who is to move next, rewards to the one who has just moved;
+    what one wins the other loses. `info["to_play"]` of `reset` and `step` is `to_play`.
+    """
+
+    name: str
+    num_players: int  # 2
+    num_actions: int
+    symmetries: Symmetries | None
+    observation_space: Any  # of gymnasium
+    render_mode: str | None
+
+    @property
+    def to_play(self) -> int:
+        """Number of the player to move, 0 or 1."""
+        ...
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions are legal for the player to move: bool [A]."""
+        ...
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin a game."""
+        ...
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Play a move."""
+        ...
+
+    def render(self) -> Any:
+        """Show the position."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the game holds."""
         ...
 
 

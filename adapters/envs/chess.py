@@ -17,7 +17,7 @@ passant stands on its owner's first rank.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import chess
 import gymnasium as gym
@@ -25,7 +25,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from muzero_agent.types import MASK_KEY
+from muzero_agent.types import MASK_KEY, Symmetries
 
 NUM_ACTIONS = 8 * 8 * 73
 FRAMES = 8
@@ -203,10 +203,10 @@ class ChessEnv(gym.Env[Any, Any]):
     :param render_mode: "ansi" or None
     """
 
-    num_players: ClassVar[int] = 2
-    name: ClassVar[str] = "chess"
-    num_actions: ClassVar[int] = NUM_ACTIONS
-    symmetries: ClassVar[None] = None
+    num_players = 2
+    name = "chess"
+    num_actions = NUM_ACTIONS
+    symmetries: Symmetries | None = None
 
     def __init__(
         self,

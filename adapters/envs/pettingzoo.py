@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from muzero_agent.types import MASK_KEY, Symmetries
+from muzero_agent.types import MASK_KEY, Symmetries, TurnBased
 
 if TYPE_CHECKING:
     from pettingzoo import AECEnv
@@ -54,7 +54,7 @@ class TurnBasedEnv(gym.Env[Any, Any]):
     :raises ValueError: for other games, saying why
     """
 
-    num_players: ClassVar[int] = 2
+    num_players = 2
     symmetries: Symmetries | None
     """Of the game: what it declares by an attribute of this name, or what is known of it."""
 
@@ -81,6 +81,7 @@ class TurnBasedEnv(gym.Env[Any, Any]):
             and MASK_KEY in self.observation_space.spaces
         )
         self._ended = True
+        self.to_play = 0  # number of the player to move, 0 or 1
 
     # -- playing ---------------------------------------------------------------------------------
 
@@ -161,13 +162,9 @@ class TurnBasedEnv(gym.Env[Any, Any]):
     def _info(self) -> dict[str, Any]:
         agent = self.aec.agent_selection
         info = dict(self.aec.infos.get(agent, {}))
+        self.to_play = int(self.aec.possible_agents.index(agent))
         info["to_play"] = self.to_play
         return info
-
-    @property
-    def to_play(self) -> int:
-        """Number of the player to move, 0 or 1."""
-        return int(self.aec.possible_agents.index(self.aec.agent_selection))
 
     # -- looking ---------------------------------------------------------------------------------
 
@@ -226,11 +223,11 @@ def _aec_class() -> type[Any] | None:
     return None if module is None else module.AECEnv
 
 
-def as_game(env: Any) -> TurnBasedEnv:
-    """An AEC environment as a `TurnBasedEnv`, which stays as it is."""
+def as_game(env: Any) -> TurnBased:
+    """An AEC environment as a `TurnBasedEnv`; what is turn-based already stays as it is."""
     if is_aec(env):
         return TurnBasedEnv(env)
-    if isinstance(env, TurnBasedEnv):
+    if isinstance(env, TurnBased):
         return env
     raise TypeError(
         f"{env!r} is no turn-based game: give an AEC environment of PettingZoo, or a TurnBasedEnv "
@@ -312,18 +309,20 @@ class _Monitored:
 
 
 def _made(env: Any) -> Any:
-    """What a factory makes; an environment, or a class of them, is none."""
+    """What a factory makes; an environment is none, nor is a class, unless it is one of games."""
     known = isinstance(env, gym.Env | VecEnv | gym.vector.VectorEnv | str) or is_aec(env)
-    other = isinstance(env, type) and not issubclass(env, _aec_class() or ())
+    other = isinstance(env, type) and not (
+        issubclass(env, _aec_class() or ()) or getattr(env, "num_players", 1) == 2
+    )
     return env if known or other or not callable(env) else env()
 
 
 def _aec_of(env: Any) -> Any:
-    return env if is_aec(env) else env.unwrapped.aec
+    return env if is_aec(env) else getattr(env.unwrapped, "aec", env.unwrapped)
 
 
 def _is_game(env: Any) -> bool:
-    return is_aec(env) or (isinstance(env, gym.Env) and isinstance(env.unwrapped, TurnBasedEnv))
+    return is_aec(env) or (isinstance(env, gym.Env) and isinstance(env.unwrapped, TurnBased))
 
 
 def _check(env: AECEnv[Any, Any, Any], name: str, allow_hidden_information: bool) -> None:

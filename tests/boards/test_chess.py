@@ -11,6 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from pettingzoo.classic import chess_v6
 
+from muzero_agent import MuZero
 from muzero_agent.adapters.envs.chess import (
     NUM_ACTIONS,
     ChessEnv,
@@ -19,6 +20,9 @@ from muzero_agent.adapters.envs.chess import (
     move_of,
 )
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
+from muzero_agent.matches import play_match
+from muzero_agent.play import board_text
+from muzero_agent.players import ModelPlayer, RandomPlayer
 
 POSITIONS = 10_000
 
@@ -170,6 +174,16 @@ def test_what_is_wrong_is_refused() -> None:
     for action in (-1, NUM_ACTIONS, 0):  # the first leads from a1 to the south-west
         with pytest.raises(ValueError, match="off the board"):
             move_of(action, chess.Board())
+
+
+def test_self_play_and_matches() -> None:
+    few: dict[str, Any] = {"learning_starts": 8, "batch_size": 4, "num_simulations": 2, "seed": 0}
+    model = MuZero("MlpPolicy", [ChessEnv] * 2, policy_kwargs={"net_arch": [8]}, **few)
+    model.learn(48)
+    assert (model.num_players, model._n_updates > 0) == (2, True)
+    result = play_match(ModelPlayer(model), RandomPlayer(), ChessEnv, pairs=1)
+    assert (result.num_games, result.illegal) == (2, 0)
+    assert board_text(ChessEnv(), None).startswith("r n b q k b n r")
 
 
 def test_text() -> None:
