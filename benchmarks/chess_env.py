@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    games = {
+    games: dict[str, TurnBased] = {
         "PettingZoo's chess_v6": TurnBasedEnv(chess_v6.raw_env()),
         "ChessEnv": ChessEnv(),
         "ChessEnv, draws claimed early": ChessEnv(empty_start=True, claim_early=True),

@@ -407,18 +407,21 @@ class _Factory:
 GAMES: dict[str, _Factory] = {
     "tictactoe": _Factory("pettingzoo.classic.tictactoe_v3", "env", {}),
     "connect_four": _Factory("pettingzoo.classic.connect_four_v3", "env", {}),
-    "chess": _Factory("pettingzoo.classic.chess_v6", "env", {}),
+    "chess": _Factory("muzero_agent.adapters.envs.chess", "ChessEnv", {}),
     "go_9x9": _Factory("pettingzoo.classic.go_v5", "env", {"board_size": 9}),
     "go_19x19": _Factory("pettingzoo.classic.go_v5", "env", {"board_size": 19}),
 }
 """Games that go by a name of their own."""
 
 
+_OWN_NAMES = {made.module: own for own, made in GAMES.items() if not made.kwargs} | {
+    "pettingzoo.classic.chess_v6": "chess"  # slower, and the same but for two oddities
+}
+
+
 def own_name(name: str) -> str:
     """The name in `GAMES` of a game given by its import path; else the name as it is."""
-    return next(
-        (own for own, made in GAMES.items() if made.module == name and not made.kwargs), name
-    )
+    return _OWN_NAMES.get(name, name)
 
 
 def find_game(name: str) -> Callable[[], Any] | None:
@@ -428,8 +431,8 @@ def find_game(name: str) -> Callable[[], Any] | None:
         `pettingzoo.classic.connect_four_v3`, or of a function, `my_package.my_module:make_game`.
         Whoever says such a name runs that module's code.
     """
-    if (own := own_name(name)) in GAMES:
-        return GAMES[own]
+    if name in GAMES:
+        return GAMES[name]
     if match := re.fullmatch(r"(\w+(?:\.\w+)+)|(\w+(?:\.\w+)*):([A-Za-z_]\w*)", name):
         return _Factory(match[1] or match[2], match[3] or "env", {})
     return None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from muzero_agent.adapters.envs.pettingzoo import find_game
+from muzero_agent.adapters.envs.pettingzoo import as_game, find_game
 from muzero_agent.cli import app
 from muzero_agent.hyperparams import load_hyperparams
 
@@ -37,11 +37,18 @@ def test_a_game_by_its_name(trained: Path) -> None:
 
 def test_the_import_path_of_a_known_game_has_its_settings() -> None:
     path = "pettingzoo.classic.connect_four_v3"
-    assert find_game(path) is find_game("connect_four")
+    assert find_game(path) == find_game("connect_four")
     first, second = load_hyperparams(path), load_hyperparams("connect_four")
     assert first.kwargs["policy_kwargs"] == second.kwargs["policy_kwargs"]
     assert first.n_envs == second.n_envs
     assert load_hyperparams("pettingzoo.classic.go_v5").policy == "MlpPolicy"  # of which size?
+    path = "pettingzoo.classic.chess_v6"
+    first, second = load_hyperparams(path), load_hyperparams("chess")
+    assert first.kwargs["policy_kwargs"] == second.kwargs["policy_kwargs"]
+    games = {name: make() for name in ("chess", path) if (make := find_game(name)) is not None}
+    assert as_game(games[path]).name == "chess_v6"
+    assert as_game(games["chess"]).name == "chess"
+    assert games["chess"].observation_space == as_game(games[path]).observation_space
 
 
 def test_a_game_by_its_import_path(tmp_path: Path) -> None:
