@@ -29,7 +29,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         for least, names in (
             (1, "num_simulations unroll_steps td_steps batch_size buffer_size"),
             (1, "max_num_considered_actions exploration_length"),
-            (0, "reanalyse_ratio learning_starts"),
+            (0, "reanalyse_ratio learning_starts opening_actions"),
             (-1, "gradient_steps"),
         )
         for name in names.split()

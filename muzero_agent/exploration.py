@@ -1,10 +1,12 @@
-"""Random actions that are repeated (Dabney et al. 2021, "Temporally-extended epsilon-greedy
-exploration", ICLR, arXiv 2006.01782).
+"""Random actions: at the beginning of episodes, and repeated ones in their midst (Dabney et al.
+2021, "Temporally-extended epsilon-greedy exploration", ICLR, arXiv 2006.01782).
 
 A policy that has become sure visits a narrow band of states, outside of which values and policies
 are guesses: then a start that is a little different leads astray. Single random actions, which the
 policy corrects at once, widen that band little; the same one several times in a row leads out of
-it, and shows the way back.
+it, and shows the way back. Random beginnings lead elsewhere for good, and what follows is played as
+well as can be: in games, where an opponent may do anything, results then tell what a position is
+worth.
 """
 
 from __future__ import annotations
@@ -21,6 +23,17 @@ class Exploration:
     def __init__(self, n_envs: int) -> None:
         self.action = np.zeros(n_envs, np.int32)
         self.left = np.zeros(n_envs, np.int64)  # steps
+        self.opening = np.zeros(n_envs, np.int64)  # steps of the beginning that are left
+
+    def begin_episodes(
+        self, begun: NDArray[np.bool_], longest: int, rng: np.random.Generator
+    ) -> None:
+        """Draw how many random actions episodes begin with, 0 to `longest`; `begun` is [n_envs]."""
+        self.left[begun] = 0
+        if longest > 0:
+            self.opening[begun] = rng.integers(longest + 1, size=int(begun.sum()))
+        else:
+            self.opening[begun] = 0
 
     def replace(
         self,
@@ -42,14 +55,12 @@ class Exploration:
         everyone = np.arange(len(actions))
         self.left[~legal[everyone, self.action]] = 0
         self.left = np.minimum(self.left, longest - 1 if rate > 0 else 0)  # they may have changed
+        opens = self.opening > 0
+        self.opening[opens] -= 1
         begins = (self.left == 0) & (rng.random(len(actions)) < rate)
-        for i in np.flatnonzero(begins):
+        for i in np.flatnonzero(begins | opens):
             self.action[i] = rng.choice(np.flatnonzero(legal[i]))
-            self.left[i] = min(int(rng.zipf(EXPONENT)), longest)
+            self.left[i] = 1 if opens[i] else min(int(rng.zipf(EXPONENT)), longest)
         explores = self.left > 0
         self.left[explores] -= 1
         return np.where(explores, self.action, actions)
-
-    def end_episodes(self, ended: NDArray[np.bool_]) -> None:
-        """Nothing is repeated beyond the end of an episode; `ended` is [n_envs]."""
-        self.left[ended] = 0

@@ -145,6 +145,9 @@ class MuZero(OffPolicyAlgorithm):
         None: 0.05, in games 0.1
     :param exploration_length: steps for which a random action is repeated at most; 1 repeats none.
         None: 16, in games 1
+    :param opening_actions: each episode begins with up to so many random actions, a number drawn
+        anew each time, besides those of `exploration_rate`. In games they show positions that good
+        players would avoid, and how to play there
     :param temperature: of the draw among actions while learning, a number or a function of the
         remaining progress: factor on Gumbel's noise, or exponent 1 / temperature on PUCT's visits
     :param temperature_moves: steps of each episode that it holds for; what follows is played
@@ -210,6 +213,7 @@ class MuZero(OffPolicyAlgorithm):
         reanalyse_ratio: int = 31,
         exploration_rate: float | Schedule | None = None,
         exploration_length: int | None = None,
+        opening_actions: int = 0,
         temperature: float | Schedule = 1.0,
         temperature_moves: int | None = None,
         num_players: int | None = None,
@@ -268,6 +272,7 @@ class MuZero(OffPolicyAlgorithm):
         self.reanalyse_ratio = reanalyse_ratio
         self.exploration_rate: float | Schedule = resolve("exploration_rate", exploration_rate)
         self.exploration_length: int = resolve("exploration_length", exploration_length)
+        self.opening_actions = opening_actions
         self.temperature = temperature
         self.temperature_moves = temperature_moves
         self.terminal_rewards: bool = resolve("terminal_rewards", terminal_rewards)
@@ -405,7 +410,7 @@ class MuZero(OffPolicyAlgorithm):
         if self._last_obs is not before:  # the environment was reset
             self.replay_buffer.close_open_episodes()
             self._exploration = Exploration(self.n_envs)
-            self._turns.begin(self.env.unwrapped.reset_infos)
+            self._begin_episodes(np.ones(self.n_envs, np.bool_))
         self._env_has_masks = self.env.has_attr("action_masks")
         return result
 
@@ -560,13 +565,17 @@ class MuZero(OffPolicyAlgorithm):
                 player=int(self._turns.to_play[i]),
                 legal=None if legal is None else legal[0],
             )
-        assert self.env is not None
-        self._turns.begin(self.env.unwrapped.reset_infos, dones.astype(np.bool_))
-        self._exploration.end_episodes(dones.astype(np.bool_))
+        self._begin_episodes(dones.astype(np.bool_))
         self.policy.network.observe(self._tensors(self._last_obs))
         self._last_obs = new_obs
         if normalize is not None:
             self._last_original_obs = normalize.get_original_obs()
+
+    def _begin_episodes(self, begun: NDArray[np.bool_]) -> None:
+        """Environments were reset where `begun` [n_envs]."""
+        assert self.env is not None
+        self._turns.begin(self.env.unwrapped.reset_infos, begun)
+        self._exploration.begin_episodes(begun, self.opening_actions, self._rng)
 
     @np.errstate(under="ignore")  # powers of a small discount are 0
     def train(self, gradient_steps: int, batch_size: int = 128) -> None:

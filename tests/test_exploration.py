@@ -172,7 +172,7 @@ def test_what_is_no_longer_legal_is_not_repeated() -> None:
 def test_nothing_is_repeated_beyond_the_end_of_an_episode() -> None:
     exploration = Exploration(3)
     exploration.left[:] = 5
-    exploration.end_episodes(np.array([False, True, False]))
+    exploration.begin_episodes(np.array([False, True, False]), 0, np.random.default_rng(0))
     actions = np.full(3, 1, np.int32)
     legal = np.ones((3, 2), np.bool_)
     played = exploration.replace(actions, legal, 1e-9, 16, np.random.default_rng(0))
@@ -189,3 +189,31 @@ def test_learning_repeats_actions_within_episodes() -> None:
     within, across = taken[:, 1:] == taken[:, :-1], taken[1:, 0] == taken[:-1, -1]
     assert within.mean() > 0.5  # 0.25 if each was drawn alone
     assert abs(across.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(across))
+
+
+def test_episodes_begin_with_up_to_so_many_random_actions() -> None:
+    """As many as 0 to 3 with the same chance, and what follows is the best that is known."""
+    env, model = learned(exploration_rate=0.0, exploration_length=1, temperature=0.0)
+    model.opening_actions = 3
+    model.learning_starts, model.gradient_steps = 0, 1
+    model.learn(1000, reset_num_timesteps=False)
+    episodes = np.array(env.taken).reshape(-1, 10)
+    assert (episodes[:, 3:] == 2).all()
+    played = 1 - (episodes[:, :3] == 2).mean(0)  # three of four random actions are seen as such
+    chance = np.array([3, 2, 1]) / 4 * 3 / 4
+    assert (np.abs(played - chance) < 4 * np.sqrt(chance * (1 - chance) / len(episodes))).all()
+
+
+def test_openings_are_legal_and_end_with_the_episode() -> None:
+    rng = np.random.default_rng(0)
+    exploration = Exploration(3)
+    legal = np.zeros((3, ACTIONS), np.bool_)
+    legal[:, 1] = True
+    everywhere = np.ones(3, np.bool_)
+    exploration.begin_episodes(everywhere, 5, rng)
+    exploration.opening[:] = [0, 1, 5]
+    best = np.zeros(3, np.int32)
+    taken = [exploration.replace(best, legal, 0.0, 1, rng).tolist() for _ in range(3)]
+    assert taken == [[0, 1, 1], [0, 0, 1], [0, 0, 1]]
+    exploration.begin_episodes(np.array([False, False, True]), 0, rng)
+    assert exploration.replace(best, legal, 0.0, 1, rng).tolist() == [0, 0, 0]

@@ -55,6 +55,7 @@ OTHER: dict[str, Any] = {
     "reanalyse_ratio": 2,
     "exploration_rate": 0.1,
     "exploration_length": 3,
+    "opening_actions": 2,
     "temperature": 0.5,
     "temperature_moves": 4,
     "augment": False,
