@@ -2,8 +2,8 @@
 
     python benchmarks/against_ppo.py --minutes 20 --json benchmarks/results/against_ppo.json
 
-Each learns in a process of its own, one after the other, with one torch thread, until its minutes
-of CPU time are over; MuZero with the settings of hyperparams.yml. MaskablePPO (sb3-contrib) plays
+Each learns in a process of its own, both at once, with one torch thread, until its minutes of CPU
+time are over; MuZero with the settings of hyperparams.yml. MaskablePPO (sb3-contrib) plays
 one side of each game, by lot, and the other side is a copy of itself, renewed before each of its
 rollouts; the copies of all games choose in one batch. Then both meet in pairs of games with the
 same two random opening moves, each moving first in one.
@@ -143,7 +143,8 @@ class Timer(BaseCallback):
 
 
 def train(algorithm: str, seconds: float, seed: int, path: Path) -> int:
-    """Learn, save, and return the number of moves."""
+    """Learn, save, and return the number of steps: moves of MuZero, who plays both sides, and moves
+    of one side of MaskablePPO."""
     torch.set_num_threads(1)
     if algorithm == "MuZero":
         params = load_hyperparams("connect_four", changes={})
@@ -181,13 +182,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    steps = {}
-    for algorithm in ("MuZero", "MaskablePPO"):
-        path = arguments.out / f"{algorithm}.zip"
-        with get_context("spawn").Pool(1) as pool:
-            settings = (algorithm, 60 * arguments.minutes, arguments.seed, path)
-            steps[algorithm] = pool.apply(train, settings)
-        print(f"{algorithm}: {steps[algorithm]:,} moves", flush=True)
+    algorithms = ("MuZero", "MaskablePPO")
+    with get_context("spawn").Pool(len(algorithms)) as pool:
+        settings = [
+            (name, 60 * arguments.minutes, arguments.seed, arguments.out / f"{name}.zip")
+            for name in algorithms
+        ]
+        steps = dict(zip(algorithms, pool.starmap(train, settings), strict=True))
+    print(", ".join(f"{name}: {number:,} steps" for name, number in steps.items()), flush=True)
     result = play_match(
         ModelPlayer(MuZero.load(arguments.out / "MuZero.zip")),
         ModelPlayer(MaskablePPO.load(arguments.out / "MaskablePPO.zip"), name="MaskablePPO"),
@@ -204,7 +206,7 @@ def main() -> None:
             "commit": commit,
             "seed": arguments.seed,
             "cpu_minutes": arguments.minutes,
-            "moves": steps,
+            "steps": steps,
             **result.summary(),
         }
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
