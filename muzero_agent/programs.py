@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -74,21 +75,30 @@ class UciPlayer(_Program):
             self.engine.close()
             raise ValueError(f"{command}: {error}; its options are {known}") from error
         self.name = self.engine.id.get("name", command)
+        threading.Thread(target=self._close_in_the_end, daemon=True).start()
 
     def act(self, positions: Sequence[Position[Any]]) -> list[int]:
         """A move for each position, one after the other."""
         return [self._move(position.actions) for position in positions]
 
     def _move(self, actions: Sequence[int]) -> int:
-        import chess
+        import chess.engine
 
         from muzero_agent.adapters.envs.chess import action_of, move_of
 
         board = chess.Board()
         for action in actions:
             board.push(move_of(action, board))
-        move = self.engine.play(board, self.limit).move
+        try:
+            move = self.engine.play(board, self.limit).move
+        except (chess.engine.EngineError, TimeoutError) as error:
+            raise ValueError(f"{self.name} failed in {board.fen()}: {error}") from error
         return RESIGN if move is None else action_of(move, board.turn)
+
+    def _close_in_the_end(self) -> None:
+        """Python waits for the thread of an open engine, and so would never end."""
+        threading.main_thread().join()
+        self.engine.close()
 
     def close(self) -> None:
         """End the engine."""
@@ -186,4 +196,5 @@ class GtpPlayer(_Program):
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
-            stream.close()
+            with suppress(OSError):  # what it did not read is lost with it
+                stream.close()

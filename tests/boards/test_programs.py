@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,20 @@ def test_stockfish_mates_in_one() -> None:
     with UciPlayer(program("stockfish"), seconds=None, depth=2) as engine:
         (action,) = engine.act([position])
     assert move_of(action, board) == chess.Move.from_uci("d8h4")
+
+
+def test_a_script_ends_though_its_engine_is_open() -> None:
+    script = f"from muzero_agent.programs import UciPlayer\nUciPlayer({program('stockfish')!r})"
+    subprocess.run([sys.executable, "-c", script], timeout=60, check=True)
+
+
+def test_an_engine_that_dies_is_named() -> None:
+    position = Position[Any](None, np.ones(NUM_ACTIONS, np.bool_))
+    with UciPlayer(program("stockfish")) as engine:
+        pid = engine.engine.transport.get_pid()
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ValueError, match=r"Stockfish .* failed in rnbqkbnr"):
+            engine.act([position])
 
 
 def test_gnugo_beats_random_play() -> None:
