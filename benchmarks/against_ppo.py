@@ -182,6 +182,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     algorithms = ("MuZero", "MaskablePPO")
     with get_context("spawn").Pool(len(algorithms)) as pool:
         settings = [
@@ -199,9 +202,6 @@ def main() -> None:
     )
     print(table([result]))
     if arguments.json is not None:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-        ).stdout.strip()
         found = {
             "commit": commit,
             "seed": arguments.seed,
