@@ -142,7 +142,8 @@ def play_match(
         raise ValueError(f"pairs={pairs}: give 1 or more")
     if opening_moves < 0:
         raise ValueError(f"opening_moves={opening_moves}: give 0 or more")
-    if make_env() is make_env():
+    made = [as_game(make_env()) for _ in range(2)]
+    if len({id(getattr(game, "aec", game)) for game in made}) == 1:
         raise ValueError("make_env gave the same game twice: games are played side by side")
     rng = random.Random(seed)
     if rules is None:
