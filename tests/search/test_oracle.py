@@ -46,7 +46,6 @@ def compare(model: Tabular, out: SearchOutput, kind: type[Oracle], **options: An
     spec = model.spec
     out.tree.check_valid()
     assert (out.visit_counts.sum(-1) == spec.num_simulations).all()
-    np.testing.assert_allclose(out.action_weights.sum(-1), 1, rtol=1e-5)
     for row in range(spec.batch_size):
         logits = np.where(model.invalid, -np.inf, model.logits[model.root_state])[row]
         value = model.value[model.root_state[row]]
@@ -74,6 +73,8 @@ def compare(model: Tabular, out: SearchOutput, kind: type[Oracle], **options: An
         np.testing.assert_allclose(out.value[row], root.value, atol=1e-5 * scale)
         slack = oracle.tolerance(0)
         np.testing.assert_allclose(out.action_weights[row], oracle.weights(), atol=slack)
+        # Weights are rounded each by itself: where Q values weigh much, their sum is as inexact.
+        np.testing.assert_allclose(out.action_weights[row].sum(), 1, rtol=1e-5 + slack)
         improved = oracle.improved_value()
         np.testing.assert_allclose(out.improved_value[row], improved, atol=slack * scale)
         finals = oracle.action_scores()
