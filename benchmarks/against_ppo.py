@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
 from collections.abc import Sequence
 from multiprocessing import get_context
@@ -30,6 +29,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent import MuZero
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
+from muzero_agent.bench.worker import commit
 from muzero_agent.evaluation import table
 from muzero_agent.hyperparams import load_hyperparams
 from muzero_agent.matches import play_match
@@ -147,7 +147,7 @@ def train(algorithm: str, seconds: float, seed: int, path: Path) -> int:
     of one side of MaskablePPO."""
     torch.set_num_threads(1)
     if algorithm == "MuZero":
-        params = load_hyperparams("connect_four", changes={})
+        params = load_hyperparams("connect_four")
         muzero = MuZero(
             params.policy, params.make_env("connect_four", seed), seed=seed, **params.kwargs
         )
@@ -182,9 +182,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    revision = commit()
     algorithms = ("MuZero", "MaskablePPO")
     with get_context("spawn").Pool(len(algorithms)) as pool:
         settings = [
@@ -203,7 +201,7 @@ def main() -> None:
     print(table([result]))
     if arguments.json is not None:
         found = {
-            "commit": commit,
+            "commit": revision,
             "seed": arguments.seed,
             "cpu_minutes": arguments.minutes,
             "steps": steps,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from pettingzoo.classic import connect_four_v3
 from muzero_agent import zoo
 from muzero_agent.adapters.envs.games import ConnectFour
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
+from muzero_agent.bench.worker import commit
 from muzero_agent.evaluation import evaluate_game, table
 from muzero_agent.players import ModelPlayer, Position
 
@@ -97,12 +97,10 @@ def main() -> None:
         seed=arguments.seed,
     )
     print(table(results))
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    revision = commit()
     if arguments.json is not None:
         found = {
-            "commit": commit,
+            "commit": revision,
             "seed": arguments.seed,
             "moves_of_training": model.num_timesteps,
             "num_simulations": model.num_simulations,

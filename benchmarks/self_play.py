@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from muzero_agent import MuZero
+from muzero_agent.bench.worker import commit
 from muzero_agent.hyperparams import load_hyperparams
 
 
@@ -90,11 +90,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    revision = commit()
     results = []
-    print(f"commit {commit}")
+    print(f"commit {revision}")
     for game in arguments.games.split(","):
         results.append(measure(game, arguments.minutes, arguments.seed))
         found = results[-1]
@@ -105,7 +103,7 @@ def main() -> None:
         )
         if arguments.json is not None:
             arguments.json.write_text(
-                json.dumps({"commit": commit, "runs": results}, indent=1) + "\n", encoding="utf-8"
+                json.dumps({"commit": revision, "runs": results}, indent=1) + "\n", encoding="utf-8"
             )
 
 

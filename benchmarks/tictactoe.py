@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.games import TicTacToe, TicTacToeState
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
+from muzero_agent.bench.worker import commit
 from muzero_agent.hyperparams import load_hyperparams
 from muzero_agent.players import ModelPlayer, Position
 
@@ -130,9 +130,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("runs/tictactoe/model"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    revision = commit()
     changes = {} if arguments.steps is None else {"n_timesteps": arguments.steps}
     runs: list[dict[str, Any]] = []
     for number, seed in enumerate(map(int, arguments.seeds.split(","))):
@@ -144,7 +142,7 @@ def main() -> None:
             zoo.save(model, arguments.model, dtype="float16")
             run["saved"] = both_seats(zoo.load(arguments.model))
         machine = {"processor": platform.processor(), "torch": torch.__version__}
-        result = {"commit": commit, "numpy": np.__version__, **machine, "runs": runs}
+        result = {"commit": revision, "numpy": np.__version__, **machine, "runs": runs}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
