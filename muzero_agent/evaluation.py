@@ -12,7 +12,7 @@ from muzero_agent.adapters.envs.games import RULES
 from muzero_agent.adapters.envs.pettingzoo import as_game
 from muzero_agent.matches import MatchResult, play_match
 from muzero_agent.players import AlphaBetaPlayer, ModelPlayer, Player, RandomPlayer, RolloutPlayer
-from muzero_agent.programs import GtpPlayer, UciPlayer
+from muzero_agent.programs import GtpPlayer, Program, UciPlayer
 from muzero_agent.types import TurnBased
 
 KNOWN = "random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS, in chess uci:COMMAND, in Go gtp:COMMAND"
@@ -37,9 +37,10 @@ def opponent(
     if name == "random":
         return RandomPlayer()
     protocol, colon, command = name.partition(":")
-    if colon and (protocol, game.name.rsplit("_v", 1)[0]) == ("uci", "chess"):
+    spoken = (protocol, game.name.rsplit("_v", 1)[0]) if colon else None
+    if spoken == ("uci", "chess"):
         return UciPlayer(command, seconds=seconds, options=options)
-    if colon and (protocol, game.name.rsplit("_v", 1)[0]) == ("gtp", "go"):
+    if spoken == ("gtp", "go"):
         return GtpPlayer(command, board_size=math.isqrt(game.num_actions))
     match = re.fullmatch(r"one-ply|(alpha-beta|mcts)-([1-9]\d*)", name)
     if match is None:
@@ -73,7 +74,7 @@ def evaluate_game(
         players = []
         for name in opponents:
             player = opponent(name, game, seconds=seconds, options=options)
-            if isinstance(player, UciPlayer | GtpPlayer):
+            if isinstance(player, Program):
                 programs.callback(player.close)
             players.append(player)
         return [

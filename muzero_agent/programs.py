@@ -6,28 +6,35 @@ import queue
 import shlex
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from muzero_agent.adapters.envs.pettingzoo import go_action, go_vertex
 from muzero_agent.players import RESIGN, Position
 
-Self = TypeVar("Self", bound="_Program")
 
-
-class _Program:
+class Program(ABC):
     """Base of players that are programs: `with` ends them."""
 
-    def seed(self, seed: int) -> None:
+    def seed(self, seed: int) -> None:  # noqa: B027 - there is nothing to do
         """Programs draw by themselves, and cannot be seeded from here."""
 
+    def act(self, positions: Sequence[Position[Any]]) -> list[int]:
+        """A move for each position, one after the other."""
+        return [self.choose(position.actions) for position in positions]
+
+    @abstractmethod
+    def choose(self, actions: Sequence[int]) -> int:
+        """A move, or `RESIGN`, after these actions of a game."""
+
+    @abstractmethod
     def close(self) -> None:
         """End the program."""
-        raise NotImplementedError
 
-    def __enter__(self: Self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -39,7 +46,7 @@ class _Program:
         self.close()
 
 
-class UciPlayer(_Program):
+class UciPlayer(Program):
     """A chess engine that speaks UCI, through python-chess.
 
     :param command: starts it, for instance "stockfish"
@@ -77,11 +84,8 @@ class UciPlayer(_Program):
         self.name = self.engine.id.get("name", command)
         threading.Thread(target=self._close_in_the_end, daemon=True).start()
 
-    def act(self, positions: Sequence[Position[Any]]) -> list[int]:
-        """A move for each position, one after the other."""
-        return [self._move(position.actions) for position in positions]
-
-    def _move(self, actions: Sequence[int]) -> int:
+    def choose(self, actions: Sequence[int]) -> int:
+        """The engine's move."""
         import chess.engine
 
         from muzero_agent.adapters.envs.chess import action_of, move_of
@@ -105,7 +109,7 @@ class UciPlayer(_Program):
         self.engine.close()
 
 
-class GtpPlayer(_Program):
+class GtpPlayer(Program):
     """A Go program that speaks GTP 2.
 
     Stones that it thinks dead count as alive when PettingZoo's Go is over: programs that know
@@ -145,11 +149,8 @@ class GtpPlayer(_Program):
             raise
         self._generate = "kgs-genmove_cleanup" if cleans else "genmove"
 
-    def act(self, positions: Sequence[Position[Any]]) -> list[int]:
-        """A move for each position, one after the other."""
-        return [self._move(position.actions) for position in positions]
-
-    def _move(self, actions: Sequence[int]) -> int:
+    def choose(self, actions: Sequence[int]) -> int:
+        """The engine's move."""
         self.ask("clear_board")
         for number, action in enumerate(actions):
             self.ask(f"play {'bw'[number % 2]} {go_vertex(action, self.board_size)}")
