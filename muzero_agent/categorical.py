@@ -10,8 +10,6 @@ is a distribution over the atoms of a support with its mass on the two atoms nex
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +26,7 @@ def h(x: Tensor) -> Tensor:
 
 def squashed(x: float) -> float:
     """`h` of one number."""
-    return math.copysign(math.sqrt(abs(x) + 1.0) - 1.0, x) + EPSILON * x
+    return float(h(torch.tensor(x, dtype=torch.float64)))
 
 
 def h_inverse(y: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from muzero_agent.adapters.envs.games import RULES
-from muzero_agent.adapters.envs.pettingzoo import as_game
+from muzero_agent.adapters.envs.pettingzoo import as_game, game_behind
 from muzero_agent.players import RESIGN, Player, Position
 from muzero_agent.types import Rules, TurnBased
 
@@ -143,7 +143,7 @@ def play_match(
     if opening_moves < 0:
         raise ValueError(f"opening_moves={opening_moves}: give 0 or more")
     made = [as_game(make_env()) for _ in range(2)]
-    if len({id(getattr(game, "aec", game)) for game in made}) == 1:
+    if len({id(game_behind(game)) for game in made}) == 1:
         raise ValueError("make_env gave the same game twice: games are played side by side")
     rng = random.Random(seed)
     if rules is None:
@@ -201,13 +201,10 @@ class _Game:
 
     def move(self, action: int) -> None:
         mover = self.whose_turn()
-        if action == RESIGN:
-            self.over = True
+        legal = 0 <= action < self.env.num_actions and self.env.action_masks()[action]
+        if not legal:  # who resigns or moves illegally loses
+            self.over, self.illegal = True, action != RESIGN
             self.total = -1.0 if mover == 0 else 1.0
-            return
-        if not (0 <= action < self.env.num_actions and self.env.action_masks()[action]):
-            self.over = self.illegal = True
-            self.total = -1.0 if mover == 0 else 1.0  # who moves illegally loses
             return
         self.observation, reward, terminated, truncated, info = self.env.step(action)
         self.actions.append(action)

@@ -797,6 +797,7 @@ class MuZero(OffPolicyAlgorithm):
             "_exploration",
             "_decision",
             "_turns",
+            "_warned_of_clipping",
         ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

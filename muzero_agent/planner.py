@@ -130,10 +130,10 @@ class LatentPlanner:
                 by_node[simulation + 1],
             )
             value, reward = h_inverse_numpy(_numpy(scalars))
+            behind = discounts
             if terminal_rewards:
-                goes_on = discounts * (1 - np.minimum(np.abs(reward), 1))
-                return RecurrentOutput(reward, goes_on, _numpy(policy_logits), value)
-            return RecurrentOutput(reward, discounts, _numpy(policy_logits), value)
+                behind = discounts * (1 - np.minimum(np.abs(reward), 1))
+            return RecurrentOutput(reward, behind, _numpy(policy_logits), value)
 
         root = RootOutput(
             _numpy(inference.policy_logits), h_inverse_numpy(_numpy(inference.scalars[0]))

@@ -129,15 +129,13 @@ class Turns:
         self.to_play = np.zeros(n_envs, np.int8)
         self.move = np.zeros(n_envs, np.int64)  # of the episode, from 0
 
-    def begin(
-        self, infos: Sequence[Mapping[str, Any]], begun: NDArray[np.bool_] | None = None
-    ) -> None:
+    def begin(self, infos: Sequence[Mapping[str, Any]], begun: NDArray[np.bool_]) -> None:
         """Episodes began.
 
         :param infos: of the resets, one for each environment
-        :param begun: bool [n_envs], where; None: everywhere
+        :param begun: bool [n_envs], where
         """
-        for i in range(len(self.move)) if begun is None else np.flatnonzero(begun).tolist():
+        for i in np.flatnonzero(begun).tolist():
             self.move[i] = 0
             self._read(i, infos[i])
 

@@ -249,7 +249,7 @@ def as_turn_based(env: Any, allow_hidden_information: bool = False) -> Any:
     if isinstance(env, Sequence) and not isinstance(env, str):
         made = [_made(part) for part in env]
         if made and all(_is_game(part) for part in made):
-            if len({id(_aec_of(part)) for part in made}) < len(made):
+            if len({id(game_behind(part)) for part in made}) < len(made):
                 raise ValueError(
                     "the same environment is in the list more than once: give what makes one, as "
                     "in [connect_four_v3.env] * 16"
@@ -317,7 +317,8 @@ def _made(env: Any) -> Any:
     return env if known or other or not callable(env) else env()
 
 
-def _aec_of(env: Any) -> Any:
+def game_behind(env: Any) -> Any:
+    """The game itself behind a `TurnBasedEnv` or wrappers: two are one game if this is one object."""
     return env if is_aec(env) else getattr(env.unwrapped, "aec", env.unwrapped)
 
 
