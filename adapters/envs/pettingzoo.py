@@ -318,7 +318,7 @@ def _made(env: Any) -> Any:
 
 
 def game_behind(env: Any) -> Any:
-    """The game itself behind a `TurnBasedEnv` or wrappers: two are one game if this is one object."""
+    """The game itself behind a `TurnBasedEnv` or wrappers: one object is one game."""
     return env if is_aec(env) else getattr(env.unwrapped, "aec", env.unwrapped)
 
 
