@@ -1,4 +1,4 @@
-"""Turn-based games of this package as AEC environments of PettingZoo, for pipelines that want those.
+"""Turn-based games of this package as AEC environments of PettingZoo, for pipelines of such.
 
 The way back from `adapters.envs.pettingzoo`: fast games such as `ChessEnv` then serve whatever is
 written for PettingZoo.
