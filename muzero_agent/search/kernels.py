@@ -117,7 +117,7 @@ _TINY, _LOWEST = np.finfo(np.float32).tiny, np.finfo(np.float32).min
 def _select(nodes, slots, settings, explore, considered, scratch):
     """Walk from the root to the edge to evaluate next: (node, slot).
 
-    Nothing is behind the edge yet, or a leaf that stays one.
+    Nothing is behind the edge yet, or a leaf that stays one, or one that waits for the network.
     """
     index = ROOT
     while True:
@@ -165,22 +165,38 @@ def _select_puct(node, slots, settings, explore):
     """argmax of Q + P * sqrt(n) / (1 + N) * (c1 + log((n + c2 + 1) / c2)).
 
     MuZero (Schrittwieser et al. 2020), appendix B. n counts the node's visits; Q is scaled to
-    [0, 1] by the values of the node and its visited children, and 0 for the unvisited ones.
+    [0, 1] by the values of the node and its visited children, and 0 for the unvisited ones. Visits
+    that wait for the network count as visits worth 0. What is known to win is chosen, what is
+    known to lose is not, unless nothing else is left.
 
     :param explore: float32, sqrt(n) * (c1 + log(...)) by n
     """
     end = node.first + node.num_children
     low = high = node.value
+    pending = np.int32(0)
     for i in range(node.first, end):
-        low = min(low, slots[i].q)
-        high = max(high, slots[i].q)
+        slot = slots[i]
+        pending += slot.pending
+        if slot.visits > 0:
+            low = min(low, slot.q)
+            high = max(high, slot.q)
     span = max(high - low, settings.min_q_range)
 
-    bonus = explore[node.visits]
+    bonus = explore[node.visits + pending]
     best, top = end, -_INF
     for i in range(node.first, end):
         slot = slots[i]
-        score = (slot.q - low) / span + bonus * slot.prior / np.float32(slot.visits + 1)
+        visits = slot.visits + np.int32(slot.pending)
+        score = (slot.q - low) / span
+        if slot.pending > 0:
+            score = (
+                score * np.float32(slot.visits) / np.float32(visits) if slot.visits > 0 else _ZERO
+            )
+        score += bonus * slot.prior / np.float32(visits + 1)
+        if slot.mate != 0:
+            if slot.mate > 0:
+                return i
+            score = _LOWEST / np.float32(slot.visits + 1)  # the one least looked at
         if score > top:
             best, top = i, score
     if node.num_children < node.num_slots and bonus * slots[end].prior > top:
@@ -283,6 +299,14 @@ def _completion(node, slots, settings):
 
 
 @_inner
+def _link(nodes, slots, parent, slot, child):
+    """Put a node behind an edge; it waits for the network."""
+    slots[slot].child = child
+    nodes[parent].num_children += 1
+    nodes[child].visits = nodes[child].num_slots = 0
+
+
+@_inner
 def _create(node, value, first):
     """Make this a leaf, whose slots will stand from `first` on: a status."""
     node.visits = 1
@@ -294,16 +318,14 @@ def _create(node, value, first):
 
 
 @_inner
-def _attach(nodes, slots, leaf, reward, discount):
-    """Put the leaf's new node behind its edge: a status."""
-    node, parent = nodes[leaf.node], nodes[leaf.parent]
+def _attach(nodes, leaf, reward, discount):
+    """Tell the leaf's new node of the edge that leads to it: a status."""
+    node = nodes[leaf.node]
     node.reward = reward
     node.discount = discount
     node.parent = leaf.parent
     node.slot = leaf.slot
-    node.depth = parent.depth + 1
-    parent.num_children += 1
-    slots[leaf.slot].child = leaf.node
+    node.depth = nodes[leaf.parent].depth + 1
     if not abs(reward) < _INF:
         return BAD_REWARD
     return FINE if abs(discount) < _INF else BAD_DISCOUNT
@@ -348,6 +370,7 @@ def _expand(node, slots, logits, capacity, keep_all, scratch):
         slot = slots[node.first + i]
         slot.action = actions[i]
         slot.visits = 0
+        slot.pending = slot.mate = 0
         slot.prior = scratch.weights[i] / mass
         slot.logit = values[i]
     return FINE
@@ -519,10 +542,12 @@ def _bits_float(typing_context, x):
 
 
 @_inner
-def _back_up(nodes, slots, index):
+def _back_up(nodes, slots, index, awaited):
     """Count one visit, worth the raw value of this node, on the way up to the root.
 
     MuZero (Schrittwieser et al. 2020), appendix B, with a discount per edge.
+
+    :param awaited: 1 if the visit was counted as pending, else 0
     """
     value = nodes[index].raw_value
     while index != ROOT:
@@ -533,8 +558,36 @@ def _back_up(nodes, slots, index):
         parent.value = (parent.value * visits + value) / (visits + _ONE)
         parent.visits += 1
         slot.visits += 1
+        slot.pending -= awaited
         slot.q = node.reward + node.discount * node.value
         index = node.parent
+
+
+@_inner
+def _prove(nodes, slots, index):
+    """Carry it up the tree that the edge to this node wins or loses by force.
+
+    A position with a winning move is won in as many moves as the shortest known, and one in which
+    every legal move loses is lost in as many as the longest.
+    """
+    while True:
+        node = nodes[index]
+        index = node.parent
+        if index == ROOT:
+            return
+        above, slot = nodes[index], slots[node.slot]
+        mate = -(slot.mate + 1)
+        if slot.mate < 0:
+            if above.num_children < above.num_slots or above.tail > 0:
+                return
+            for i in range(above.first, above.first + above.num_children):
+                if slots[i].mate >= 0:
+                    return
+                mate = max(mate, 1 - slots[i].mate)
+        edge = slots[above.slot]
+        if (edge.mate < 0 and mate <= edge.mate) or edge.mate == mate:
+            return
+        edge.mate = mate
 
 
 # ----------------------------------------------------------------------------------------- result
@@ -645,14 +698,13 @@ def advance(
             index, fresh = ROOT, True
             num_slots[leaf.row] = 0
         else:
-            above = nodes[leaf.parent]
-            fresh = leaf.slot == above.first + above.num_children
-            index = leaf.node if fresh else slots[leaf.slot].child
+            index = slots[leaf.slot].child
+            fresh = index == leaf.node
         node = nodes[index]
         if fresh:
             status = _create(node, value[b], num_slots[leaf.row])
             if status == FINE and not planting:
-                status = _attach(nodes, slots, leaf, reward[b], discount[b])
+                status = _attach(nodes, leaf, reward[b], discount[b])
             if status == FINE and (planting or not terminal[b]):
                 capacity = remaining if node.depth < search.max_depth else 0
                 status = _expand(node, slots, logits[b], capacity, search.keep_all, scratch)
@@ -664,12 +716,138 @@ def advance(
                     slots[i].prior = root_prior[b, slots[i].action]
         else:
             node.visits += 1
-        _back_up(nodes, slots, index)
+        _back_up(nodes, slots, index, 0)
         if remaining > 0:
             index, slot = _select(nodes, slots, search, explore, considered[b], scratch)
             leaf.parent, leaf.slot, leaf.node = index, slot, simulation + 2
             parent[b], action[b] = index, slots[slot].action
+            if slot == nodes[index].first + nodes[index].num_children:
+                _link(nodes, slots, index, slot, leaf.node)
     return FINE
+
+
+@_entry(
+    _NODES, _SLOTS, _LEAVES, _FLOAT_TABLE, _INT_TABLE, _SETTINGS, _FLOATS, _INT_TABLE,
+    types.int64, _INTS, _INTS,
+)  # fmt: skip
+def gather(
+    all_nodes, all_slots, leaves, float_scratch, int_scratch, settings, explore, considered,
+    num_nodes, parent, action,
+):  # fmt: skip
+    """Select edges of one tree that the network can evaluate side by side, by `leaves.size` visits.
+
+    Each selection counts visits that are still to come as visits without success (virtual loss), so
+    that the next one goes elsewhere. It ends early where it meets a node that waits already. Leaves
+    that stay leaves, such as the end of a game, are visited at once, without the network.
+
+    :param leaves: [L], written
+    :param num_nodes: nodes of the tree; new ones are numbered from there on
+    :param parent: int32 [L], written: node index from which to step
+    :param action: int32 [L], written
+    :return: how many edges there are
+    """
+    nodes, slots, search = all_nodes[0], all_slots[0], settings[0]
+    scratch = _Scratch(float_scratch[0], float_scratch[1], int_scratch[0], int_scratch[1])
+    count = 0
+    for _ in range(leaves.size):
+        index, slot = _select(nodes, slots, search, explore, considered[0], scratch)
+        node = nodes[index]
+        if slot < node.first + node.num_children:
+            child = nodes[slots[slot].child]
+            if child.visits == 0:
+                break
+            child.visits += 1
+            _back_up(nodes, slots, slots[slot].child, 0)
+            continue
+        leaf = leaves[count]
+        leaf.parent, leaf.slot, leaf.node = index, slot, num_nodes + count
+        parent[count], action[count] = index, slots[slot].action
+        _link(nodes, slots, index, slot, leaf.node)
+        slots[slot].pending += 1
+        while index != ROOT:
+            slots[nodes[index].slot].pending += 1
+            index = nodes[index].parent
+        count += 1
+    return count
+
+
+@_entry(
+    _NODES, _SLOTS, _INTS, _LEAVES, _FLOAT_TABLE, _INT_TABLE, _SETTINGS,
+    _FLOATS, _FLOATS, _FLOAT_TABLE, _FLOATS, _FLAGS, types.boolean,
+)  # fmt: skip
+def absorb(
+    all_nodes, all_slots, num_slots, leaves, float_scratch, int_scratch, settings,
+    reward, discount, logits, value, terminal, prove,
+):  # fmt: skip
+    """Expand the edges that `gather` selected, and back up. A leaf that is the root is planted.
+
+    :param leaves: [L], as `gather` left them
+    :param reward, ..., terminal: as in `RecurrentOutput`, a row for each leaf
+    :param prove: a terminal reward above 0 is a win; see `_prove`
+    :return: a status
+    """
+    nodes, slots, search = all_nodes[0], all_slots[0], settings[0]
+    size = leaves.size
+    if not (
+        reward.size == size and discount.size == size and value.size == size
+        and terminal.size == size and logits.shape == (size, search.num_actions)
+    ):  # fmt: skip
+        return BAD_SHAPE
+    scratch = _Scratch(float_scratch[0], float_scratch[1], int_scratch[0], int_scratch[1])
+    for b in range(size):
+        leaf = leaves[b]
+        node = nodes[leaf.node]
+        status = _create(node, value[b], num_slots[0])
+        if status == FINE and leaf.node != ROOT:
+            status = _attach(nodes, leaf, reward[b], discount[b])
+        if status == FINE and not terminal[b]:
+            capacity = search.num_simulations if node.depth < search.max_depth else 0
+            status = _expand(node, slots, logits[b], capacity, search.keep_all, scratch)
+            num_slots[0] += node.num_slots
+        if status != FINE:
+            return status | b << STATUS_BITS
+        _back_up(nodes, slots, leaf.node, 1)
+        if prove and terminal[b] and reward[b] != 0:
+            slots[leaf.slot].mate = 1 if reward[b] > 0 else -1
+            _prove(nodes, slots, leaf.node)
+    return FINE
+
+
+@_entry(_NODES, _SLOTS, _INTS, types.int64, types.int64, _INTS)
+def reroot(all_nodes, all_slots, num_slots, num_nodes, new_root, moved):
+    """Make a node the root, and move what is behind it to the front: how many nodes remain.
+
+    A node comes after its parent and its slots after its parent's, so all move towards the front.
+
+    :param num_slots: int32 [B], in use; written
+    :param num_nodes: nodes of the tree, none of which waits for the network
+    :param moved: int32 [num_nodes], written: the new index of each node, -1 if it is gone
+    """
+    nodes, slots = all_nodes[0], all_slots[0]
+    top = nodes[new_root].depth
+    count, free = 0, 0
+    for index in range(num_nodes):
+        node = nodes[index]
+        moved[index] = -1
+        if index != new_root and (index < new_root or moved[node.parent] < 0):
+            continue
+        moved[index] = count
+        first, node.first = node.first, free
+        node.depth -= top
+        for i in range(node.num_slots):
+            slots[free + i] = slots[first + i]
+        free += node.num_slots
+        nodes[count] = node
+        count += 1
+    num_slots[0] = free
+    nodes[ROOT].parent = nodes[ROOT].slot = -1
+    for index in range(count):
+        first = nodes[index].first
+        for i in range(first, first + nodes[index].num_children):
+            child = moved[slots[i].child]
+            slots[i].child = child
+            nodes[child].parent, nodes[child].slot = index, i
+    return count
 
 
 @_entry(

@@ -48,6 +48,8 @@ SLOT = np.dtype(
         ("q", np.float32),  # reward + discount * value of the child, once visited
         ("prior", np.float32),  # softmax of the node's logits over all its actions
         ("logit", np.float32),  # orders the slots; at the root of Gumbel MuZero the noise is in it
+        ("pending", np.int16),  # visits that wait for the network; see `kernels.gather`
+        ("mate", np.int16),  # n > 0: who moves here wins in n moves of both; < 0: loses; 0: open
     ],
     align=True,
 )
