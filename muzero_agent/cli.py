@@ -76,6 +76,10 @@ def train(
         Path | None, typer.Option("--hyperparams", help="YAML file in place of the package's own")
     ] = None,
     n_envs: Annotated[int | None, typer.Option(help="environments searched as one batch")] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="model directory whose weights to begin with, in place of random ones"),
+    ] = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(help="steps between checkpoints; default: a tenth of all steps")
     ] = None,
@@ -106,13 +110,16 @@ def train(
             run = training.read_run(out, env)
             if steps is not None:
                 run["steps"] = steps
-            if setting or settings_file or n_envs is not None or seed is not None:
+            given = (setting, settings_file, start_from)
+            if any(given) or n_envs is not None or seed is not None:
                 raise ValueError(
                     "--resume goes on with the run's own settings: leave out --set, --hyperparams, "
-                    "--n-envs and --seed"
+                    "--start-from, --n-envs and --seed"
                 )
         else:
-            run = training.new_run(env, steps, seed or 0, setting or [], settings_file, n_envs)
+            run = training.new_run(
+                env, steps, seed or 0, setting or [], settings_file, n_envs, start_from
+            )
             if (out / training.CONFIG).exists():
                 raise ValueError(
                     f"{out} holds a run already: go on with --resume, or give another --out"
@@ -134,6 +141,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="of the environment")] = 1,
     simulations: Annotated[int | None, typer.Option(help="per move; default: the model's")] = None,
     stochastic: Annotated[bool, typer.Option(help="search with noise")] = False,
+    by_rules: Annotated[
+        bool, typer.Option(help="of games: look ahead by the true rules, not the learned ones")
+    ] = False,
     against: Annotated[
         str,
         typer.Option(
@@ -174,7 +184,7 @@ def evaluate(
         if (game := find_game(env)) is not None:
             results = evaluate_game(
                 agent, game, _listed(against), pairs=-(-episodes // 2), opening_moves=openings,
-                seed=seed, deterministic=not stochastic, seconds=move_time,
+                seed=seed, deterministic=not stochastic, by_rules=by_rules, seconds=move_time,
                 options=_options(option or []),
             )  # fmt: skip
             typer.echo(f"{env}, {agent.num_simulations} simulations a move, seed {seed}\n")
@@ -186,6 +196,7 @@ def evaluate(
                     "seed": seed,
                     "num_simulations": agent.num_simulations,
                     "opening_moves": openings,
+                    "by_rules": by_rules,
                     "matches": matches,
                 }
                 write.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

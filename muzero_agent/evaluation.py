@@ -8,12 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from muzero_agent.adapters.envs.games import RULES
+from muzero_agent.adapters.envs.games import RULES, find_rules
 from muzero_agent.adapters.envs.pettingzoo import as_game
 from muzero_agent.matches import MatchResult, play_match
-from muzero_agent.players import AlphaBetaPlayer, ModelPlayer, Player, RandomPlayer, RolloutPlayer
+from muzero_agent.players import (
+    AlphaBetaPlayer,
+    ModelPlayer,
+    Player,
+    RandomPlayer,
+    RolloutPlayer,
+    RulesModelPlayer,
+)
 from muzero_agent.programs import GtpPlayer, Program, UciPlayer
-from muzero_agent.types import TurnBased
+from muzero_agent.types import Rules, TurnBased
 
 KNOWN = "random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS, in chess uci:COMMAND, in Go gtp:COMMAND"
 
@@ -45,15 +52,20 @@ def opponent(
     match = re.fullmatch(r"one-ply|(alpha-beta|mcts)-([1-9]\d*)", name)
     if match is None:
         raise ValueError(f"there is no opponent {name!r}: choose among {KNOWN}")
-    rules: Any = RULES.get(game.name)
-    if rules is None:
-        raise ValueError(
-            f"{name} looks ahead by the rules, which are known here of {', '.join(RULES)} and not "
-            f"of {game.name}: choose random"
-        )
+    rules = _rules_for(name, game)
     if match[1] == "mcts":
         return RolloutPlayer(rules, int(match[2]))
     return AlphaBetaPlayer(rules, int(match[2] or 1))
+
+
+def _rules_for(who: str, game: TurnBased) -> Rules[Any]:
+    rules = find_rules(game.name)
+    if rules is None:
+        raise ValueError(
+            f"{who} looks ahead by the rules, which are known here of {', '.join(RULES)} and not "
+            f"of {game.name}"
+        )
+    return rules
 
 
 def evaluate_game(
@@ -65,11 +77,20 @@ def evaluate_game(
     opening_moves: int = 2,
     seed: int = 0,
     deterministic: bool = True,
+    by_rules: bool = False,
     seconds: float = 0.1,
     options: Mapping[str, str | int | bool] | None = None,
 ) -> list[MatchResult]:
-    """A match of the model against each opponent; see `play_match` and `opponent`."""
+    """A match of the model against each opponent; see `play_match` and `opponent`.
+
+    :param by_rules: the model looks ahead by the true rules, not in what it learned of them
+    """
     game = as_game(make_env())
+    own = (
+        RulesModelPlayer(model, _rules_for("a planner by the rules", game))
+        if by_rules
+        else ModelPlayer(model, deterministic=deterministic)
+    )
     with ExitStack() as programs:
         players = []
         for name in opponents:
@@ -79,7 +100,7 @@ def evaluate_game(
             players.append(player)
         return [
             play_match(
-                ModelPlayer(model, deterministic=deterministic),
+                own,
                 player,
                 make_env,
                 pairs=pairs,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from muzero_agent.adapters.envs.games import RULES
+from muzero_agent.adapters.envs.games import find_rules
 from muzero_agent.adapters.envs.pettingzoo import as_game, game_behind
 from muzero_agent.players import RESIGN, Player, Position
 from muzero_agent.types import Rules, TurnBased
@@ -147,7 +147,7 @@ def play_match(
         raise ValueError("make_env gave the same game twice: games are played side by side")
     rng = random.Random(seed)
     if rules is None:
-        rules = RULES.get(as_game(make_env()).name)
+        rules = find_rules(as_game(make_env()).name)
     first.seed(rng.randrange(2**31))
     second.seed(rng.randrange(2**31))
     result = MatchResult(first.name, second.name)

@@ -63,6 +63,7 @@ from muzero_agent.policies import (
 )
 from muzero_agent.reanalyse import Sweep
 from muzero_agent.replay import TrajectoryReplayBuffer
+from muzero_agent.rules_planner import RulesPlanner
 from muzero_agent.turns import (
     DEFAULTS,
     SUPPORT,
@@ -674,19 +675,31 @@ class MuZero(OffPolicyAlgorithm):
 
     def plan(
         self,
-        observation: Observation,
+        observation: Any,
         action_masks: NDArray[Any] | None = None,
         deterministic: bool = True,
+        planner: RulesPlanner[Any] | None = None,
     ) -> Plan:
         """Search, and return all that it found: visits, values, principal variations.
 
-        :param observation: one observation, or n of them
-        :param action_masks: [A] or [n, A], nonzero where legal
+        :param observation: one observation, or n of them; for a planner by the rules, a state of
+            these, or a list of n
+        :param action_masks: [A] or [n, A], nonzero where legal; the rules need none
         :param deterministic: search without noise
+        :param planner: None searches in the learned model; a `RulesPlanner` along the true rules,
+            with the network to evaluate positions
         :return: arrays of n rows; of one row for one observation
         """
-        self._warn_of_missing_masks(action_masks)
         policy = self._configured_policy()
+        if planner is not None:
+            return policy.plan_by_rules(
+                observation if isinstance(observation, list) else [observation],
+                planner,
+                noise=0.0 if deterministic else 1.0,
+                temperature=0.0 if deterministic else 1.0,
+                variations=True,
+            )
+        self._warn_of_missing_masks(action_masks)
         obs, _ = policy.batched(observation)
         return policy.plan(
             obs,

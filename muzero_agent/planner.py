@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from muzero_agent.categorical import h_inverse_numpy
 from muzero_agent.networks import MuZeroNetwork, Obs
 from muzero_agent.search import Tree, gumbel_muzero_policy, muzero_policy
-from muzero_agent.types import RecurrentOutput, RootOutput
+from muzero_agent.types import RecurrentFn, RecurrentOutput, RootOutput
 
 SEARCHES = ("gumbel", "puct")
 
@@ -138,52 +138,21 @@ class LatentPlanner:
         root = RootOutput(
             _numpy(inference.policy_logits), h_inverse_numpy(_numpy(inference.scalars[0]))
         )
-        prior_logits = root.prior_logits
-        invalid_actions = None
-        if legal_actions is not None:
-            invalid_actions = ~legal_actions
-            prior_logits = np.where(legal_actions, prior_logits, -np.inf)
-        if search == "gumbel":
-            out = gumbel_muzero_policy(
-                root,
-                recurrent_fn,
-                num_simulations=num_simulations,
-                invalid_actions=invalid_actions,
-                max_num_considered_actions=max_num_considered_actions,
-                gumbel_scale=noise,
-                min_q_range=max(min_q_range, 1e-8),
-                rng=rng,
-                tree=tree,
-            )
-        else:
-            out = muzero_policy(
-                root,
-                recurrent_fn,
-                num_simulations=num_simulations,
-                invalid_actions=invalid_actions,
-                dirichlet_fraction=dirichlet_fraction * np.asarray(noise, np.float32),
-                dirichlet_alpha=dirichlet_alpha,
-                temperature=temperature,
-                min_q_range=max(min_q_range, 1e-8),
-                rng=rng,
-                tree=tree,
-            )
-        prior = np.exp(prior_logits - prior_logits.max(-1, keepdims=True))
-        prior /= prior.sum(-1, keepdims=True)
-        return Plan(
-            action=out.action,
-            policy=out.action_weights,
-            prior=prior,
-            visit_counts=out.visit_counts,
-            q_values=out.q_values,
-            value=out.value,
-            improved_value=out.improved_value,
-            mixed_value=mix_value(root.value, prior, out.q_values, out.visit_counts),
-            principal_variation=(
-                [tree.principal_variation(i, int(out.action[i])) for i in range(batch)]
-                if variations
-                else []
-            ),
+        return search_from(
+            root,
+            recurrent_fn,
+            tree,
+            num_simulations=num_simulations,
+            search=search,
+            rng=rng,
+            legal_actions=legal_actions,
+            noise=noise,
+            temperature=temperature,
+            max_num_considered_actions=max_num_considered_actions,
+            min_q_range=min_q_range,
+            dirichlet_fraction=dirichlet_fraction,
+            dirichlet_alpha=dirichlet_alpha,
+            variations=variations,
         )
 
     def _prepare(self, latent: Tensor, num_simulations: int) -> Tree:
@@ -272,6 +241,73 @@ def _traced(step: _Step, latents: Tensor) -> Callable[..., tuple[Tensor, Tensor]
     if any(issubclass(w.category, risk) and own not in w.filename for w in said):
         return step
     return cast(Callable[..., tuple[Tensor, Tensor]], traced)
+
+
+def search_from(
+    root: RootOutput,
+    recurrent_fn: RecurrentFn,
+    tree: Tree,
+    *,
+    num_simulations: int,
+    search: str,
+    rng: np.random.Generator,
+    legal_actions: NDArray[np.bool_] | None,
+    noise: float | NDArray[np.float32],
+    temperature: float | NDArray[np.float32],
+    max_num_considered_actions: int,
+    min_q_range: float,
+    dirichlet_fraction: float,
+    dirichlet_alpha: float,
+    variations: bool,
+) -> Plan:
+    """The search that all planners share, whatever evaluates; see `LatentPlanner.plan`."""
+    prior_logits = root.prior_logits
+    invalid_actions = None
+    if legal_actions is not None:
+        invalid_actions = ~legal_actions
+        prior_logits = np.where(legal_actions, prior_logits, -np.inf)
+    if search == "gumbel":
+        out = gumbel_muzero_policy(
+            root,
+            recurrent_fn,
+            num_simulations=num_simulations,
+            invalid_actions=invalid_actions,
+            max_num_considered_actions=max_num_considered_actions,
+            gumbel_scale=noise,
+            min_q_range=max(min_q_range, 1e-8),
+            rng=rng,
+            tree=tree,
+        )
+    else:
+        out = muzero_policy(
+            root,
+            recurrent_fn,
+            num_simulations=num_simulations,
+            invalid_actions=invalid_actions,
+            dirichlet_fraction=dirichlet_fraction * np.asarray(noise, np.float32),
+            dirichlet_alpha=dirichlet_alpha,
+            temperature=temperature,
+            min_q_range=max(min_q_range, 1e-8),
+            rng=rng,
+            tree=tree,
+        )
+    prior = np.exp(prior_logits - prior_logits.max(-1, keepdims=True))
+    prior /= prior.sum(-1, keepdims=True)
+    return Plan(
+        action=out.action,
+        policy=out.action_weights,
+        prior=prior,
+        visit_counts=out.visit_counts,
+        q_values=out.q_values,
+        value=out.value,
+        improved_value=out.improved_value,
+        mixed_value=mix_value(root.value, prior, out.q_values, out.visit_counts),
+        principal_variation=(
+            [tree.principal_variation(i, int(out.action[i])) for i in range(len(out.action))]
+            if variations
+            else []
+        ),
+    )
 
 
 def mix_value(

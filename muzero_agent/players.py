@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muzero_agent.observations import add_batch_dimension, concatenate
+from muzero_agent.rules_planner import RulesPlanner
 from muzero_agent.types import Rules
 
 State = TypeVar("State")
@@ -230,6 +231,28 @@ class ModelPlayer:
             masks["action_masks"] = np.stack([position.legal for position in positions])
         actions, _ = self.model.predict(obs, deterministic=self.deterministic, **masks)
         return [int(action) for action in actions]
+
+
+class RulesModelPlayer(_ByRules[State]):
+    """A model of this package that looks ahead by the true rules, not in what it learned of them.
+
+    :param model: `MuZero`
+    """
+
+    def __init__(self, model: Any, rules: Rules[State], name: str | None = None) -> None:
+        super().__init__(rules)
+        self.model = model
+        self.planner = RulesPlanner(rules)
+        self.name = f"{type(model).__name__} by the rules" if name is None else name
+
+    def act(self, positions: Sequence[Position[State]]) -> list[int]:
+        """A move for each position, of one search."""
+        states = [_state(position) for position in positions]
+        return self.model.plan(states, planner=self.planner).action.tolist()  # type: ignore[no-any-return]
+
+    def choose(self, state: State) -> int:
+        """A move in one position."""
+        return int(self.model.plan([state], planner=self.planner).action[0])
 
 
 def _state(position: Position[State]) -> State:

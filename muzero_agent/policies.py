@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,12 @@ from stable_baselines3.common.utils import is_vectorized_observation
 from torch import Tensor, nn
 
 from muzero_agent import actions
+from muzero_agent.categorical import h_inverse_numpy
 from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
 from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
 from muzero_agent.resnet import ResNet
-from muzero_agent.types import MASK_KEY, Observation
+from muzero_agent.rules_planner import RulesPlanner
+from muzero_agent.types import MASK_KEY, Observation, RootOutput
 
 
 def has_mask(space: spaces.Space[Any]) -> bool:
@@ -263,6 +266,77 @@ class MuZeroPolicy(BasePolicy):
         variations: bool = False,
     ) -> Plan:
         """Search from a batch of observations [B, ...]; see `LatentPlanner.plan`."""
+        self._check_search()
+        return self.planner.plan(
+            self._network_input(obs),
+            discount=self.discount,
+            terminal_rewards=self.terminal_rewards,
+            rng=self.rng if rng is None else rng,
+            legal_actions=legal_actions,
+            noise=noise,
+            temperature=temperature,
+            variations=variations,
+            **self._search_settings(),
+        )
+
+    def plan_by_rules(
+        self,
+        states: Sequence[Any],
+        planner: RulesPlanner[Any],
+        *,
+        noise: float = 0.0,
+        temperature: float = 1.0,
+        variations: bool = False,
+    ) -> Plan:
+        """Search from B states by the rules of `planner`, which evaluates them by the network."""
+        self._check_search()
+        return planner.plan(
+            states,
+            self.evaluate,
+            rng=self.rng,
+            noise=noise,
+            temperature=temperature,
+            variations=variations,
+            **self._search_settings(),
+        )
+
+    @torch.inference_mode()
+    def evaluate(self, obs: Observation) -> RootOutput:
+        """What the network says without a search.
+
+        :param obs: observations [B, ...]; a mask may be missing
+        :return: policy logits [B, A], illegal actions included, and values [B]
+        """
+        inference = self.target_network.initial_inference(self._network_input(obs))
+        return RootOutput(
+            inference.policy_logits.float().cpu().numpy(),
+            h_inverse_numpy(inference.scalars[0].float().cpu().numpy()),
+        )
+
+    @property
+    def min_q_range(self) -> float:
+        """Difference of Q values that the search takes in earnest: the error of two values."""
+        return 2.0 * float(self.value_error)
+
+    def _network_input(self, obs: Observation) -> Obs:
+        tensors: Obs = (
+            {key: torch.as_tensor(part, device=self.device) for key, part in obs.items()}
+            if isinstance(obs, dict)
+            else torch.as_tensor(obs, device=self.device)
+        )
+        return self.preprocess(tensors)
+
+    def _search_settings(self) -> dict[str, Any]:
+        return {
+            "num_simulations": self.num_simulations,
+            "search": self.search,
+            "max_num_considered_actions": self.max_num_considered_actions,
+            "min_q_range": self.min_q_range,
+            "dirichlet_fraction": self.dirichlet_fraction,
+            "dirichlet_alpha": self.dirichlet_alpha,
+        }
+
+    def _check_search(self) -> None:
         if self.search not in SEARCHES:
             raise ValueError(f"search={self.search!r}: choose one of {list(SEARCHES)}")
         if self.num_simulations < 1:
@@ -270,27 +344,6 @@ class MuZeroPolicy(BasePolicy):
                 f"num_simulations={self.num_simulations}: a search needs at least 1, "
                 "and 16 is a good start"
             )
-        tensors: Obs = (
-            {key: torch.as_tensor(part, device=self.device) for key, part in obs.items()}
-            if isinstance(obs, dict)
-            else torch.as_tensor(obs, device=self.device)
-        )
-        return self.planner.plan(
-            self.preprocess(tensors),
-            num_simulations=self.num_simulations,
-            search=self.search,
-            discount=self.discount,
-            terminal_rewards=self.terminal_rewards,
-            rng=self.rng if rng is None else rng,
-            legal_actions=legal_actions,
-            noise=noise,
-            temperature=temperature,
-            max_num_considered_actions=self.max_num_considered_actions,
-            min_q_range=2.0 * float(self.value_error),  # a difference has the error of two values
-            dirichlet_fraction=self.dirichlet_fraction,
-            dirichlet_alpha=self.dirichlet_alpha,
-            variations=variations,
-        )
 
     def batched(self, observation: Any) -> tuple[Observation, bool]:
         """(observations [B, ...], whether a batch was given); images in the network's order."""

@@ -43,6 +43,7 @@ class _Config(BaseModel):
     atari: bool = False
     set: list[str]
     hyperparams: str | None
+    start_from: str | None = None
     command: str
 
 
@@ -53,6 +54,7 @@ def new_run(
     settings: list[str],
     settings_file: Path | None,
     n_envs: int | None,
+    start_from: Path | None = None,
 ) -> dict[str, Any]:
     """What run.json holds: all that it takes to begin again."""
     params = load_hyperparams(env, settings_file or OWN_FILE, parse_changes(settings))
@@ -64,6 +66,7 @@ def new_run(
         **{name: getattr(params, name) for name in PREPROCESSING},
         "set": settings,
         "hyperparams": None if settings_file is None else str(settings_file.resolve()),
+        "start_from": None if start_from is None else str(start_from.resolve()),
         "command": " ".join(sys.argv),
     }
 
@@ -215,4 +218,21 @@ def _new_directory(path: Path) -> Path:
 def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
     path = run["hyperparams"] or OWN_FILE
     params = load_hyperparams(run["env"], path, parse_changes(run["set"]))
-    return MuZero(params.policy, envs, seed=run["seed"], device=device, **params.kwargs)
+    model = MuZero(params.policy, envs, seed=run["seed"], device=device, **params.kwargs)
+    if run["start_from"] is not None:
+        _take_over(model, Path(run["start_from"]))
+    return model
+
+
+def _take_over(model: MuZero, source: Path) -> None:
+    """Begin with the weights of a model directory."""
+    known = zoo.load(source, device=model.device).policy.state_dict()
+    own = model.policy.state_dict()
+    other = [name for name in own if name not in known or known[name].shape != own[name].shape]
+    if other or len(known) != len(own):
+        raise ValueError(
+            f"--start-from {source}: its networks have other shapes than this run's "
+            f"({(other or sorted(known.keys() - own.keys()))[0]}): give the settings that it was "
+            "made with, see its config.json"
+        )
+    model.policy.load_state_dict(known)

@@ -124,7 +124,8 @@ State = TypeVar("State")
 class Rules(Protocol[State]):
     """The true rules of a game of two players who take turns, with full information and no chance.
 
-    A state knows who is to move, and is not changed by moves: `play` returns another one.
+    A state knows who is to move, and is not changed by moves: `play` returns another one, which can
+    be compared and hashed.
     """
 
     num_actions: int
@@ -143,6 +144,11 @@ class Rules(Protocol[State]):
 
     def outcome(self, state: State) -> float | None:
         """For the player to move: -1 lost, 0 drawn, 1 won; None while the game goes on."""
+        ...
+
+    def observe(self, state: State) -> Observation:
+        """What the player to move sees, as the environment of this game shows it: one observation,
+        without a mask."""
         ...
 
     def rollout(self, state: State, rng: random.Random) -> float:

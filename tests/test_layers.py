@@ -46,15 +46,21 @@ TABLE = [
     ),
     Row(
         1,
-        ("adapters.envs.pettingzoo",),
+        ("adapters.envs.pettingzoo", "adapters.envs.aec"),
         (*GYM, "pettingzoo", "stable_baselines3"),
         only=("types",),
     ),
-    Row(1, ("adapters.envs.games",), (), only=("types",)),
+    Row(1, ("adapters.envs.games",), ("numpy",), only=("types",)),
     Row(1, ("adapters.envs.chess",), (*GYM, "chess"), only=("types",)),
+    Row(2, ("adapters.envs.chess_rules",), ("numpy", "chess"), only=("adapters.envs", "types")),
     Row(2, ("replay",), SB3),
     Row(2, ("losses",), ("torch",)),
-    Row(3, ("planner",), ("numpy", "torch"), only=("search", "categorical", "networks", "types")),
+    Row(
+        3,
+        ("planner", "rules_planner", "thinking"),
+        ("numpy", "torch"),
+        only=("search", "categorical", "networks", "types"),
+    ),
     Row(1, ("observations",), ("numpy",)),
     Row(1, ("frames",), GYM),
     Row(1, ("batch",), ("numpy", "torch")),
@@ -64,7 +70,7 @@ TABLE = [
     Row(4, ("policies",), SB3),
     Row(5, ("muzero", "checks", "hyperparams"), (*SB3, "yaml")),
     Row(6, ("zoo",), (*SB3, "huggingface_hub", "pydantic", "safetensors", "yaml")),
-    Row(7, ("adapters.engines",), ("numpy", "chess"), only=("zoo", "planner", "adapters.envs")),
+    Row(7, ("adapters.engines",), ("numpy", "chess"), only=("zoo", "thinking", "adapters.envs")),
     Row(
         8,
         (

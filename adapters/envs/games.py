@@ -6,7 +6,11 @@ States are immutable and hashable, actions are those of PettingZoo's environment
 from __future__ import annotations
 
 import random
-from typing import NamedTuple, TypeVar
+from importlib import import_module
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from muzero_agent.types import Rules
 
@@ -52,6 +56,10 @@ class TicTacToe:
         if any(state.other & line == line for line in _LINES):
             return -1.0
         return 0.0 if state.own | state.other == 0x1FF else None
+
+    def observe(self, state: TicTacToeState) -> NDArray[np.int8]:
+        """int8 [3, 3, 2], squares of the player to move and of the other one."""
+        return _planes((state.own, state.other), 9).reshape(2, 3, 3).transpose(1, 2, 0)
 
     def rollout(self, state: TicTacToeState, rng: random.Random) -> float:
         """Outcome of random play, for the player to move."""
@@ -103,6 +111,11 @@ class ConnectFour:
             return -1.0
         return 0.0 if state.all == _FULL else None
 
+    def observe(self, state: ConnectFourState) -> NDArray[np.int8]:
+        """int8 [6, 7, 2], from the top row down, stones of the player to move and of the other."""
+        stones = _planes((state.own, state.own ^ state.all), 49).reshape(2, 7, 7)
+        return stones[:, :, 5::-1].transpose(2, 1, 0)
+
     def rollout(self, state: ConnectFourState, rng: random.Random) -> float:
         """Outcome of random play, for the player to move."""
         mover, other, taken, sign = state.own, state.own ^ state.all, state.all, -1.0
@@ -121,6 +134,12 @@ class ConnectFour:
         return 0.0
 
 
+def _planes(boards: tuple[int, int], size: int) -> NDArray[np.int8]:
+    """int8 [2, size], the lowest bits of two numbers."""
+    raw = np.array(boards, np.uint64).view(np.uint8).reshape(2, 8)
+    return np.unpackbits(raw, axis=1, count=size, bitorder="little").view(np.int8)
+
+
 def random_outcome(rules: Rules[State], state: State, rng: random.Random) -> float:
     """Outcome of random play by any rules, for the player to move."""
     sign = 1.0
@@ -130,8 +149,21 @@ def random_outcome(rules: Rules[State], state: State, rng: random.Random) -> flo
     return sign * outcome
 
 
-RULES: dict[str, Rules[TicTacToeState] | Rules[ConnectFourState]] = {
-    "tictactoe_v3": TicTacToe(),
-    "connect_four_v3": ConnectFour(),
+RULES: dict[str, str] = {
+    "tictactoe_v3": "muzero_agent.adapters.envs.games.TicTacToe",
+    "connect_four_v3": "muzero_agent.adapters.envs.games.ConnectFour",
+    "chess": "muzero_agent.adapters.envs.chess_rules.ChessRules",
 }
-"""By PettingZoo's names."""
+"""Where the rules of a game are, by the game's own name."""
+
+
+def find_rules(name: str) -> Rules[Any] | None:
+    """The rules of a game, for who looks ahead by them; None if they are not known here.
+
+    :param name: the game's own, `TurnBased.name`
+    """
+    if name not in RULES:
+        return None
+    module, _, rules = RULES[name].rpartition(".")
+    made: Rules[Any] = getattr(import_module(module), rules)()
+    return made

@@ -21,7 +21,7 @@ from muzero_agent.search.policies import (
     _exploration,
     _settings,
 )
-from muzero_agent.search.tree import LEAF, NODE, ROOT, SLOT, Floats, Ints
+from muzero_agent.search.tree import LEAF, NODE, ROOT, SLOT, Ints
 from muzero_agent.types import RecurrentOutput, RootOutput
 
 MOST_LEAVES = 1024

@@ -90,6 +90,13 @@ def test_evaluation_is_a_table_of_matches(trained: Path, tmp_path: Path) -> None
     assert "choose among random, one-ply" in unknown.output
 
 
+def test_a_model_may_look_ahead_by_the_rules(trained: Path) -> None:
+    arguments = ["eval", trained / "model", "--episodes", "4", "--against", "random", "--by-rules"]
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    assert "| random | 4 |" in done.output
+
+
 def test_a_game_in_the_terminal(trained: Path) -> None:
     """Whoever answers with every square in turn comes to the end of a game."""
     squares = "\n".join(map(str, range(9)))

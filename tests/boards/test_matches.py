@@ -14,8 +14,9 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import DQN
 
 from muzero_agent import MuZero
-from muzero_agent.adapters.envs.games import RULES, random_outcome
-from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_turn_based
+from muzero_agent.adapters.envs.chess import ChessEnv
+from muzero_agent.adapters.envs.games import find_rules, random_outcome
+from muzero_agent.adapters.envs.pettingzoo import as_game, as_turn_based
 from muzero_agent.callbacks import MatchCallback
 from muzero_agent.matches import MatchResult, play_match
 from muzero_agent.players import (
@@ -28,8 +29,8 @@ from muzero_agent.players import (
 
 from .aec_games import CountingGame
 
-TICTACTOE: Any = RULES["tictactoe_v3"]
-CONNECT_FOUR: Any = RULES["connect_four_v3"]
+TICTACTOE: Any = find_rules("tictactoe_v3")
+CONNECT_FOUR: Any = find_rules("connect_four_v3")
 TINY: dict[str, Any] = {
     "learning_starts": 20,
     "batch_size": 8,
@@ -44,28 +45,39 @@ TINY: dict[str, Any] = {
 # -- the rules ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [tictactoe_v3, connect_four_v3], ids=["tictactoe", "four"])
-def test_rules_are_those_of_pettingzoo(module: Any) -> None:
-    """Legal moves, ends and winners in random games."""
+@pytest.mark.parametrize(
+    ("make", "games", "wins", "draws"),
+    [
+        (tictactoe_v3.raw_env, 2000, 400, 100),
+        (connect_four_v3.raw_env, 500, 400, 1),
+        (ChessEnv, 40, 3, 10),
+    ],
+    ids=["tictactoe", "four", "chess"],
+)
+def test_rules_are_those_of_the_environment(make: Any, games: int, wins: int, draws: int) -> None:
+    """Observations, legal moves, ends and winners in random games."""
     rng = random.Random(0)
-    env = TurnBasedEnv(module.raw_env())
-    rules: Any = RULES[env.name]
+    env = as_game(make())
+    rules: Any = find_rules(env.name)
     outcomes = []
-    for _ in range(2000 if module is tictactoe_v3 else 500):
-        env.reset()
+    for _ in range(games):
+        obs, _ = env.reset()
         state, outcome = rules.initial(), None
         while outcome is None:
             legal = rules.legal(state)
             assert legal == np.flatnonzero(env.action_masks()).tolist()
+            assert np.array_equal(rules.observe(state), obs["observation"])
             action = rng.choice(legal)
-            _, reward, terminated, _, _ = env.step(action)
-            state = rules.play(state, action)
+            obs, reward, terminated, _, _ = env.step(action)
+            before, state = state, rules.play(state, action)
+            assert state == rules.play(before, action) != before
+            assert hash(state) == hash(rules.play(before, action))
             outcome = rules.outcome(state)
             assert terminated == (outcome is not None)
         assert outcome == -reward
         outcomes.append(outcome)
-    assert outcomes.count(-1.0) > 400
-    assert outcomes.count(0.0) > (100 if module is tictactoe_v3 else 0)
+    assert outcomes.count(-1.0) >= wins
+    assert outcomes.count(0.0) >= draws
 
 
 @pytest.mark.parametrize("rules", [TICTACTOE, CONNECT_FOUR], ids=["tictactoe", "four"])

@@ -1,0 +1,142 @@
+"""Plans by the true rules of a game, in which the network evaluates each position.
+
+Not MuZero proper, which knows no rules, but AlphaZero's search with MuZero's network: legal moves,
+wins and draws are exact, and so it is the strongest play that a network has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muzero_agent.planner import Plan, search_from
+from muzero_agent.search import Tree
+from muzero_agent.types import Observation, RecurrentOutput, RootOutput, Rules
+
+State = TypeVar("State")
+Evaluate = Callable[[Observation], RootOutput]
+"""The network's policy logits [B, A] and values [B] for observations [B, ...] without masks."""
+
+
+class RulesModel(Generic[State]):
+    """The rules as a model to search in: states stand where a learned model has latents.
+
+    :param rules: of a game of two players who take turns
+    :param evaluate: called once for all positions of a step in which the game goes on
+    """
+
+    def __init__(self, rules: Rules[State], evaluate: Evaluate) -> None:
+        self.rules = rules
+        self.evaluate = evaluate
+        self.states: list[State] = []
+
+    def plant(self, states: Sequence[State]) -> RootOutput:
+        """Begin with these states, a root each; even where a game counts as over its moves count.
+
+        :raises ValueError: for a state without legal moves
+        """
+        self.states = list(states)
+        legal = [self.rules.legal(state) for state in states]
+        if not all(legal):
+            raise ValueError(f"state {legal.index([])} has no legal move: the game is over there")
+        return self._evaluated(states, legal)
+
+    def step(self, parents: Sequence[int], actions: Sequence[int]) -> RecurrentOutput:
+        """Play a move in each of n states, and add the states behind them.
+
+        :param parents: numbers of the states, in the order in which they came
+        :param actions: legal there
+        :return: rows for the n new states; those of ends are terminal
+        """
+        rules, size = self.rules, len(parents)
+        reward, value = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        logits = np.zeros((size, rules.num_actions), np.float32)
+        terminal = np.zeros(size, np.bool_)
+        open_rows, legal = [], []
+        for row, (parent, action) in enumerate(zip(parents, actions, strict=True)):
+            state = rules.play(self.states[parent], action)
+            self.states.append(state)
+            outcome = rules.outcome(state)
+            if outcome is None:
+                open_rows.append(row)
+                legal.append(rules.legal(state))
+            else:
+                reward[row], terminal[row] = -outcome, True
+        if open_rows:
+            new = self.states[-size:]
+            found = self._evaluated([new[row] for row in open_rows], legal)
+            logits[open_rows], value[open_rows] = found.prior_logits, found.value
+        discount = np.where(terminal, 0, -1).astype(np.float32)
+        return RecurrentOutput(reward, discount, logits, value, terminal)
+
+    def keep(self, kept: NDArray[np.int32]) -> None:
+        """Forget all states but these."""
+        self.states = [self.states[index] for index in kept]
+
+    def _evaluated(self, states: Sequence[State], legal: list[list[int]]) -> RootOutput:
+        found = self.evaluate(np.stack([self.rules.observe(state) for state in states]))  # type: ignore[arg-type]
+        logits = np.full(found.prior_logits.shape, -np.inf, np.float32)
+        for row, actions in enumerate(legal):
+            logits[row, actions] = found.prior_logits[row, actions]
+        return RootOutput(logits, found.value)
+
+
+class RulesPlanner(Generic[State]):
+    """Searches like `LatentPlanner`, but along the true rules.
+
+        planner = RulesPlanner(ConnectFour())
+        plan = model.plan(state, planner=planner)
+
+    :param rules: of the game that the network has learned
+    """
+
+    def __init__(self, rules: Rules[State]) -> None:
+        self.rules = rules
+        self._tree: Tree | None = None
+        self._shape = (0, 0, 0)
+
+    def plan(
+        self,
+        states: Sequence[State],
+        evaluate: Evaluate,
+        *,
+        num_simulations: int,
+        search: str,
+        rng: np.random.Generator,
+        **settings: Any,
+    ) -> Plan:
+        """Search from B states at once.
+
+        :param states: in which there are legal moves
+        :param evaluate: see `Evaluate`
+        :param settings: as of `LatentPlanner.plan`
+        :raises ValueError: for a state without legal moves
+        """
+        batch, model = len(states), RulesModel(self.rules, evaluate)
+        shape = (batch, self.rules.num_actions, num_simulations)
+        if self._tree is None or self._shape != shape:
+            self._tree, self._shape = Tree(*shape), shape
+        root = model.plant(states)
+        rows = np.arange(batch)
+        number = np.zeros((num_simulations + 1, batch), np.int64)  # of the state of each node
+        number[0] = rows
+
+        def recurrent_fn(
+            simulation: int, parent: NDArray[np.int32], action: NDArray[np.int32]
+        ) -> RecurrentOutput:
+            number[simulation + 1] = len(model.states) + rows
+            return model.step(number[parent, rows].tolist(), action.tolist())
+
+        return search_from(
+            root,
+            recurrent_fn,
+            self._tree,
+            num_simulations=num_simulations,
+            search=search,
+            rng=rng,
+            legal_actions=root.prior_logits > -np.inf,
+            **settings,
+        )

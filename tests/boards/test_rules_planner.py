@@ -1,0 +1,107 @@
+"""Plans by the true rules: legal, exact about ends, and evaluated by the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chess
+import numpy as np
+import pytest
+from pettingzoo.classic import connect_four_v3
+
+from muzero_agent import MuZero
+from muzero_agent.adapters.envs.chess import ChessEnv, move_of
+from muzero_agent.adapters.envs.chess_rules import ChessRules, ChessState
+from muzero_agent.adapters.envs.games import ConnectFour, TicTacToe
+from muzero_agent.rules_planner import RulesModel, RulesPlanner
+from muzero_agent.types import RootOutput
+
+MATES = [  # in one
+    ("6k1/5ppp/8/8/8/8/8/R5K1 w - - 0 1", "a1a8"),
+    ("r5k1/8/8/8/8/8/5PPP/6K1 b - - 0 1", "a8a1"),
+    ("7k/R7/5N2/8/8/8/8/K7 w - - 0 1", "a7h7"),
+    ("6k1/4Pppp/8/8/8/8/8/6K1 w - - 0 1", "e7e8q"),
+]
+
+
+@pytest.fixture(scope="module")
+def four() -> MuZero:
+    return MuZero("CnnPolicy", connect_four_v3.env, policy_kwargs={"net_arch": {"channels": 4}})
+
+
+@pytest.fixture(scope="module")
+def chess_model() -> MuZero:
+    arch = {"channels": 4, "head_width": 8}
+    return MuZero("CnnPolicy", ChessEnv, policy_kwargs={"net_arch": arch}, buffer_size=1000)
+
+
+def played(actions: list[int]) -> Any:
+    rules = ConnectFour()
+    state = rules.initial()
+    for action in actions:
+        state = rules.play(state, action)
+    return state
+
+
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
+def test_a_win_is_taken_and_a_loss_prevented(four: MuZero, search: str) -> None:
+    four.search, four.num_simulations = search, 100
+    planner = RulesPlanner(ConnectFour())
+    win, threat = played([0, 1, 0, 1, 0, 1]), played([0, 1, 0, 1, 0])
+    plan = four.plan([win, threat], planner=planner)
+    assert plan.action.tolist() == [0, 0]
+    assert plan.q_values[0, 0] == 1.0
+    assert plan.principal_variation[0] == [0]
+    assert plan.improved_value[0] > 0.5
+
+
+def test_full_columns_are_never_looked_at(four: MuZero) -> None:
+    four.search, four.num_simulations = "gumbel", 40
+    state = played([3] * 6)
+    plan = four.plan(state, planner=RulesPlanner(ConnectFour()))
+    assert plan.prior[0, 3] == plan.visit_counts[0, 3] == plan.policy[0, 3] == 0
+
+
+def test_without_depth_both_planners_see_the_network_alone(four: MuZero) -> None:
+    env = four.get_env()
+    assert env is not None
+    rules = ConnectFour()
+    state = played([3, 2, 4])
+    obs = {
+        "observation": rules.observe(state),
+        "action_mask": np.ones(7, np.int8),
+    }
+    by_rules = four.plan(state, planner=RulesPlanner(rules))
+    latent = four.plan(obs)
+    np.testing.assert_allclose(by_rules.prior, latent.prior, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("fen", "move"), MATES)
+def test_mates_in_one_are_found(chess_model: MuZero, fen: str, move: str) -> None:
+    chess_model.num_simulations = 100
+    board = chess.Board(fen)
+    plan = chess_model.plan(ChessState(board), planner=RulesPlanner(ChessRules()))
+    found = move_of(int(plan.action[0]), board)
+    board.push(found)
+    assert board.is_checkmate(), (found, move)
+
+
+def test_where_a_game_is_drawn_but_not_stopped_a_legal_move_is_found(chess_model: MuZero) -> None:
+    """A host may go on after the third repetition, fifty moves, and with bare kings."""
+    chess_model.num_simulations = 8
+    rules = ChessRules()
+    state = ChessState(chess.Board("8/8/4k3/8/8/4K3/8/8 w - - 120 90"))
+    assert rules.outcome(state) == 0
+    plan = chess_model.plan(state, planner=RulesPlanner(rules))
+    assert plan.action[0] in rules.legal(state)
+    assert plan.value[0] == pytest.approx(0, abs=0.2)
+
+
+def test_a_finished_game_is_refused(four: MuZero) -> None:
+    full = TicTacToe()
+    model = RulesModel(full, lambda obs: RootOutput(np.zeros((1, 9)), np.zeros(1)))  # type: ignore[arg-type]
+    state = full.initial()
+    for action in (0, 1, 2, 4, 3, 5, 7, 6, 8):
+        state = full.play(state, action)
+    with pytest.raises(ValueError, match="no legal move"):
+        model.plant([state])
