@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -118,7 +118,6 @@ class LatentPlanner:
         step = self._step
         row = np.arange(batch)
         device = latents.device
-        discounts = np.full(batch, discount, np.float32)
 
         def recurrent_fn(
             simulation: int, parent: NDArray[np.int32], action: NDArray[np.int32]
@@ -130,9 +129,7 @@ class LatentPlanner:
                 by_node[simulation + 1],
             )
             value, reward = h_inverse_numpy(_numpy(scalars))
-            behind = discounts
-            if terminal_rewards:
-                behind = discounts * (1 - np.minimum(np.abs(reward), 1))
+            behind = _discounts(reward, discount, terminal_rewards)
             return RecurrentOutput(reward, behind, _numpy(policy_logits), value)
 
         root = RootOutput(
@@ -172,6 +169,68 @@ class LatentPlanner:
         if self._searches == _UNTRACED_SEARCHES + 1:
             self._step = _traced(_Step(self.network), self._latents)
         return self._tree
+
+
+class LatentModel:
+    """A learned model to think in, one root at a time (see `thinking`): latents by node.
+
+    :param network: evaluated as it is at the time
+    :param max_nodes: nodes that there is room for
+    :param discount: factor on the value behind each edge
+    :param terminal_rewards: see `LatentPlanner.plan`
+    """
+
+    follows = False
+
+    def __init__(
+        self, network: MuZeroNetwork, max_nodes: int, *, discount: float, terminal_rewards: bool
+    ) -> None:
+        self.network = network
+        self.max_nodes = max_nodes
+        self.discount = discount
+        self.terminal_rewards = terminal_rewards
+        self._latents = torch.empty(0)
+        self._num = 0
+
+    @torch.inference_mode()
+    def plant(self, positions: Sequence[tuple[Obs, NDArray[np.bool_]]]) -> RootOutput:
+        """Begin with a preprocessed observation [1, ...] and the legal actions, bool [A]."""
+        ((obs, legal),) = positions
+        inference = self.network.initial_inference(obs)
+        shape = (self.max_nodes, *inference.latent.shape[1:])
+        if self._latents.shape != shape:
+            self._latents = inference.latent.new_empty(shape)
+        self._latents[0], self._num = inference.latent[0], 1
+        logits = np.where(legal, _numpy(inference.policy_logits), -np.inf).astype(np.float32)
+        return RootOutput(logits, h_inverse_numpy(_numpy(inference.scalars[0])))
+
+    @torch.inference_mode()
+    def step(self, parents: Sequence[int], actions: Sequence[int]) -> RecurrentOutput:
+        """Step from nodes, by number; the new nodes get the next numbers."""
+        device = self._latents.device
+        inference = self.network.recurrent_inference(
+            self._latents[torch.as_tensor(parents, device=device)],
+            torch.as_tensor(actions, dtype=torch.int32, device=device),
+        )
+        self._latents[self._num : self._num + len(actions)] = inference.latent
+        self._num += len(actions)
+        value, reward = h_inverse_numpy(_numpy(inference.scalars))
+        discount = _discounts(reward, self.discount, self.terminal_rewards)
+        return RecurrentOutput(reward, discount, _numpy(inference.policy_logits), value)
+
+    def keep(self, kept: NDArray[np.int32]) -> None:
+        """Forget all nodes but these, which are numbered anew."""
+        self._num = len(kept)
+        self._latents[: self._num] = self._latents[torch.from_numpy(kept).long()]
+
+
+def _discounts(
+    reward: NDArray[np.float32], discount: float, terminal_rewards: bool
+) -> NDArray[np.float32]:
+    """Factors on the values behind edges; see `LatentPlanner.plan`."""
+    if not terminal_rewards:
+        return np.full_like(reward, discount)
+    return (discount * (1 - np.minimum(np.abs(reward), 1))).astype(np.float32)
 
 
 class _Kind:

@@ -268,7 +268,7 @@ class MuZeroPolicy(BasePolicy):
         """Search from a batch of observations [B, ...]; see `LatentPlanner.plan`."""
         self._check_search()
         return self.planner.plan(
-            self._network_input(obs),
+            self.network_input(obs),
             discount=self.discount,
             terminal_rewards=self.terminal_rewards,
             rng=self.rng if rng is None else rng,
@@ -307,7 +307,7 @@ class MuZeroPolicy(BasePolicy):
         :param obs: observations [B, ...]; a mask may be missing
         :return: policy logits [B, A], illegal actions included, and values [B]
         """
-        inference = self.target_network.initial_inference(self._network_input(obs))
+        inference = self.target_network.initial_inference(self.network_input(obs))
         return RootOutput(
             inference.policy_logits.float().cpu().numpy(),
             h_inverse_numpy(inference.scalars[0].float().cpu().numpy()),
@@ -318,7 +318,8 @@ class MuZeroPolicy(BasePolicy):
         """Difference of Q values that the search takes in earnest: the error of two values."""
         return 2.0 * float(self.value_error)
 
-    def _network_input(self, obs: Observation) -> Obs:
+    def network_input(self, obs: Observation) -> Obs:
+        """Observations [B, ...], preprocessed, as tensors where the network is."""
         tensors: Obs = (
             {key: torch.as_tensor(part, device=self.device) for key, part in obs.items()}
             if isinstance(obs, dict)

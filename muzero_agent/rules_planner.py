@@ -28,6 +28,8 @@ class RulesModel(Generic[State]):
     :param evaluate: called once for all positions of a step in which the game goes on
     """
 
+    follows = True
+
     def __init__(self, rules: Rules[State], evaluate: Evaluate) -> None:
         self.rules = rules
         self.evaluate = evaluate

@@ -114,7 +114,7 @@ class ConnectFour:
     def observe(self, state: ConnectFourState) -> NDArray[np.int8]:
         """int8 [6, 7, 2], from the top row down, stones of the player to move and of the other."""
         stones = _planes((state.own, state.own ^ state.all), 49).reshape(2, 7, 7)
-        return stones[:, :, 5::-1].transpose(2, 1, 0)
+        return np.ascontiguousarray(stones[:, :, 5::-1].transpose(2, 1, 0))
 
     def rollout(self, state: ConnectFourState, rng: random.Random) -> float:
         """Outcome of random play, for the player to move."""
