@@ -32,7 +32,7 @@ from muzero_agent.categorical import h_inverse_numpy
 from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
 from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
 from muzero_agent.resnet import ResNet
-from muzero_agent.rules_planner import RulesPlanner
+from muzero_agent.rules_planner import MOST_Q_RANGE, RulesPlanner
 from muzero_agent.types import MASK_KEY, Observation, RootOutput
 
 
@@ -297,7 +297,7 @@ class MuZeroPolicy(BasePolicy):
             noise=noise,
             temperature=temperature,
             variations=variations,
-            **self._search_settings(),
+            **self._search_settings() | {"min_q_range": min(self.min_q_range, MOST_Q_RANGE)},
         )
 
     @torch.inference_mode()

@@ -46,6 +46,11 @@ class Child(NamedTuple):
     mate: int  # n > 0: wins by force in n moves of both together; < 0: loses; 0: not known
 
 
+def node_bytes(slots_per_node: int) -> int:
+    """Memory that a node takes, with its slots."""
+    return NODE.itemsize + slots_per_node * SLOT.itemsize + 4
+
+
 class AnytimeSearch:
     """The tree of one root, of bounded size.
 
@@ -53,6 +58,8 @@ class AnytimeSearch:
     :param max_nodes: nodes that the tree may have
     :param children: most children of a node; of more actions, the most probable are kept. None: all
         actions are, of which each node has as many as are not -inf
+    :param most_legal: actions that a node has at most, where all are kept; None: A. A slice begins
+        only if there is room for so many.
     :param slots_per_node: room for children, on average over all nodes
     :param prove: rewards of terminal edges are 1 for a win and -1 for a loss, and players take
         turns: then what is won by force is found out, and told (`Child.mate`)
@@ -67,6 +74,7 @@ class AnytimeSearch:
         max_nodes: int,
         *,
         children: int | None = None,
+        most_legal: int | None = None,
         slots_per_node: int = 48,
         prove: bool = False,
         pb_c_init: float = 1.25,
@@ -80,11 +88,10 @@ class AnytimeSearch:
         self.num_actions = num_actions
         self.max_nodes = max_nodes
         self.prove = prove
-        self._most_children = num_actions if children is None else min(children, num_actions)
+        most = num_actions if children is None else min(children, num_actions)
+        self._most_children = most if most_legal is None else min(most, most_legal)
         self._pb_c = (pb_c_init, pb_c_base)
-        self._settings = _settings(
-            kernels.PUCT, num_actions, self._most_children, None, min_q_range
-        )
+        self._settings = _settings(kernels.PUCT, num_actions, most, None, min_q_range)
         self._settings["keep_all"] = children is None
         self._settings["max_depth"] = np.iinfo(np.int32).max
         num_slots = max(max_nodes * slots_per_node, num_actions)
@@ -191,6 +198,12 @@ class AnytimeSearch:
     def visits(self) -> int:
         """Of the root, without its own."""
         return int(self._nodes[0, ROOT]["visits"]) - 1
+
+    @property
+    def decided(self) -> bool:
+        """Whether a move is known to win, or all are known to lose: more visits tell no more."""
+        children = self.children()
+        return children[0].mate > 0 or all(child.mate < 0 for child in children)
 
     @property
     def value(self) -> float:
