@@ -6,7 +6,9 @@ import difflib
 import inspect
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -42,14 +44,20 @@ class Hyperparams(NamedTuple):
     kwargs: dict[str, Any]  # further keyword arguments of `MuZero`
     frame_stack: int = 1
     atari: bool = False  # whether observations are preprocessed as usual for Atari
+    env_kwargs: Mapping[str, bool | int | float] = MappingProxyType({})
 
     def make_env(self, env_id: str, seed: int | None = None) -> VecEnv:
         """The environments, as `make_env` makes them."""
-        return make_env(env_id, self.n_envs, seed, self.frame_stack, self.atari)
+        return make_env(env_id, self.n_envs, seed, self.frame_stack, self.atari, self.env_kwargs)
 
 
 def make_env(
-    env_id: str, n_envs: int = 1, seed: int | None = None, frame_stack: int = 1, atari: bool = False
+    env_id: str,
+    n_envs: int = 1,
+    seed: int | None = None,
+    frame_stack: int = 1,
+    atari: bool = False,
+    env_kwargs: Mapping[str, Any] = MappingProxyType({}),
 ) -> VecEnv:
     """Environments with the preprocessing that a section of settings names.
 
@@ -58,13 +66,15 @@ def make_env(
     :param seed: of the first environment; the others count up
     :param frame_stack: observations that are stacked; 1 leaves them alone
     :param atari: see `adapters.envs.atari.make_atari_env`
+    :param env_kwargs: further arguments of the environment
     """
+    kwargs = dict(env_kwargs)
     if (game := find_game(env_id)) is not None:
-        env: VecEnv = make_turn_based_env(game, n_envs, seed)
+        env: VecEnv = make_turn_based_env(partial(game, **kwargs), n_envs, seed)
     elif atari:
-        env = make_atari_env(env_id, n_envs, seed)
+        env = make_atari_env(env_id, n_envs, seed, env_kwargs=kwargs)
     else:
-        env = make_vec_env(env_id, n_envs, seed)
+        env = make_vec_env(env_id, n_envs, seed, env_kwargs=kwargs)
     return VecFrameStack(env, frame_stack) if frame_stack > 1 else env
 
 
@@ -137,6 +147,7 @@ def from_section(
     n_envs = _positive(kwargs.pop("n_envs", 1), f"{where}, n_envs")
     frame_stack = _positive(kwargs.pop("frame_stack", 1), f"{where}, frame_stack")
     atari = _is_atari_wrapper(kwargs.pop("env_wrapper", None), f"{where}, env_wrapper")
+    env_kwargs = _numbers(kwargs.pop("env_kwargs", {}), f"{where}, env_kwargs")
     policy = kwargs.pop("policy")
     if policy not in algorithm.policy_aliases:
         raise ValueError(f"{where}, policy: {policy!r} is none of {list(algorithm.policy_aliases)}")
@@ -150,7 +161,7 @@ def from_section(
             f"{where}, policy_kwargs: text is not evaluated; write a mapping, as in "
             "`policy_kwargs: {net_arch: [64, 64]}`"
         )
-    return Hyperparams(n_timesteps, n_envs, policy, kwargs, frame_stack, atari)
+    return Hyperparams(n_timesteps, n_envs, policy, kwargs, frame_stack, atari, env_kwargs)
 
 
 def _check_names(kwargs: dict[str, Any], where: str, algorithm: type[BaseAlgorithm]) -> None:
@@ -161,6 +172,16 @@ def _check_names(kwargs: dict[str, Any], where: str, algorithm: type[BaseAlgorit
             hint = f"; did you mean {close[0]}?" if close else ""
             name = algorithm.__name__
             raise ValueError(f"{where}: {key} is not an argument of {name}{hint}")
+
+
+def _numbers(value: object, where: str) -> dict[str, bool | int | float]:
+    """A mapping to numbers; text might name a file, and nothing is opened that a file names."""
+    if not isinstance(value, dict) or not all(
+        isinstance(name, str) and isinstance(number, bool | int | float)
+        for name, number in value.items()
+    ):
+        raise ValueError(f"{where}: {value!r} is no mapping from names to numbers or booleans")
+    return value
 
 
 def _is_atari_wrapper(value: object, where: str) -> bool:

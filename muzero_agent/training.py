@@ -27,7 +27,7 @@ from muzero_agent.hyperparams import OWN_FILE, load_hyperparams, make_env
 from muzero_agent.muzero import MuZero
 
 CONFIG, CHECKPOINTS, LOGS, MODEL = "run.json", "checkpoints", "logs", "model"
-PREPROCESSING = ("frame_stack", "atari")  # arguments of `hyperparams.make_env`
+PREPROCESSING = ("frame_stack", "atari", "env_kwargs")  # arguments of `hyperparams.make_env`
 
 
 class _Config(BaseModel):
@@ -41,6 +41,7 @@ class _Config(BaseModel):
     n_envs: PositiveInt
     frame_stack: PositiveInt = 1
     atari: bool = False
+    env_kwargs: dict[str, bool | int | float] = {}
     set: list[str]
     hyperparams: str | None
     start_from: str | None = None
@@ -64,6 +65,7 @@ def new_run(
         "seed": seed,
         "n_envs": params.n_envs if n_envs is None else n_envs,
         **{name: getattr(params, name) for name in PREPROCESSING},
+        "env_kwargs": dict(params.env_kwargs),
         "set": settings,
         "hyperparams": None if settings_file is None else str(settings_file.resolve()),
         "start_from": None if start_from is None else str(start_from.resolve()),

@@ -177,6 +177,46 @@ class TurnBasedEnv(gym.Env[Any, Any]):
         self.aec.close()
 
 
+class GoEnv(TurnBasedEnv):
+    """go_v5 as a `TurnBasedEnv`, in which training may put off the first pass.
+
+    Beginners of 9x9 lose with Black, because of the komi. So self-play comes to think that Black is
+    lost whatever it plays, and ends games by two passes before anything could contradict it.
+
+    :param board_size: lines of the board
+    :param komi: points for White
+    :param first_pass: move number from which on passing is legal, 0 as in Go; before, it is only if
+        nothing else is
+    """
+
+    def __init__(self, board_size: int = 9, komi: float = 7.5, first_pass: int = 0) -> None:
+        from pettingzoo.classic import go_v5
+
+        self.first_pass = first_pass
+        self._move = 0
+        super().__init__(go_v5.env(board_size=board_size, komi=komi))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin a game; see `TurnBasedEnv`."""
+        self._move = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Play a move; see `TurnBasedEnv`."""
+        self._move += 1
+        return super().step(action)
+
+    def _observe(self) -> Any:
+        obs = super()._observe()
+        if self._move < self.first_pass and obs[MASK_KEY][:-1].any():
+            mask = obs[MASK_KEY].copy()
+            mask[-1] = 0
+            self._observed = obs = {**obs, MASK_KEY: mask}
+        return obs
+
+
 def board_symmetries(
     height: int, width: int, planes: int, num_actions: int, *, turns: bool
 ) -> Symmetries:
@@ -393,24 +433,27 @@ class _Factory:
     attribute: str
     kwargs: dict[str, Any]
 
-    def __call__(self) -> Any:
+    def __call__(self, **kwargs: Any) -> Any:
+        reason: object = "no such name"
         try:
-            make = getattr(import_module(self.module), self.attribute)
-        except (ImportError, AttributeError) as error:
-            raise ImportError(
-                f"{self.module} has no {self.attribute} to import, and is no environment of "
-                f"Gymnasium: {error}. PettingZoo's games need: pip install "
-                "'muzero-agent[pettingzoo,chess]'"
-            ) from error
-        return make(**self.kwargs)
+            make = getattr(import_module(self.module), self.attribute, None)
+            if make is not None:
+                return make(**self.kwargs, **kwargs)
+        except ImportError as error:
+            reason = error
+        raise ImportError(
+            f"{self.module} has no {self.attribute} to import, and is no environment of "
+            f"Gymnasium: {reason}. PettingZoo's games need: pip install "
+            "'muzero-agent[pettingzoo,chess]'"
+        )
 
 
 GAMES: dict[str, _Factory] = {
     "tictactoe": _Factory("pettingzoo.classic.tictactoe_v3", "env", {}),
     "connect_four": _Factory("pettingzoo.classic.connect_four_v3", "env", {}),
     "chess": _Factory("muzero_agent.adapters.envs.chess", "ChessEnv", {}),
-    "go_9x9": _Factory("pettingzoo.classic.go_v5", "env", {"board_size": 9}),
-    "go_19x19": _Factory("pettingzoo.classic.go_v5", "env", {"board_size": 19}),
+    "go_9x9": _Factory(__name__, "GoEnv", {"board_size": 9}),
+    "go_19x19": _Factory(__name__, "GoEnv", {"board_size": 19}),
 }
 """Games that go by a name of their own."""
 
