@@ -498,4 +498,4 @@ def main(arguments: list[str] | None = None, stdin: IO[bytes] | None = None) -> 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

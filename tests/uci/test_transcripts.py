@@ -1,0 +1,481 @@
+"""Dialogues of the UCI contract, point by point, each with the reply expected."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from pathlib import Path
+
+import chess
+import pytest
+
+from muzero_agent import MuZero, zoo
+from muzero_agent.adapters.engines.chess_game import ChessGame
+from muzero_agent.adapters.engines.uci import score_of, wdl_of
+from muzero_agent.adapters.envs.chess import move_of
+from muzero_agent.adapters.envs.chess_rules import ChessRules
+from muzero_agent.search.anytime import Child
+
+from .host import Host
+
+MATE_IN_ONE = "fen 6k1/5ppp/8/8/8/8/8/R5K1 w - - 0 1"
+CASTLING_960 = "fen r3k1r1/p5p1/8/8/8/8/P5P1/R3K1R1 w GAga - 0 1"  # Shredder's letters
+INFO = re.compile(
+    r"info depth \d+ seldepth \d+ time \d+ nodes \d+ score (?:cp -?\d+|mate -?\d+)"
+    r"(?: wdl \d+ \d+ \d+)? nps \d+ hashfull \d+ multipv \d+ pv(?: [a-h][1-8][a-h][1-8][nbrq]?)+"
+)
+
+
+def check_lines(lines: list[str], board: chess.Board) -> None:
+    """One best move, right behind an info whose line begins with it; all lines are legal."""
+    assert sum(line.startswith("bestmove") for line in lines) == 1
+    infos = [line for line in lines if line.startswith("info depth")]
+    assert infos
+    for info in infos:
+        assert INFO.fullmatch(info), info
+        walk = board.copy()
+        for text in info.split(" pv ")[1].split():
+            assert not walk.is_game_over()
+            move = chess.Move.from_uci(text)
+            assert walk.is_legal(move), (info, text)
+            walk.push(move)
+    words = lines[-1].split()
+    first = next(line for line in reversed(lines) if " multipv 1 " in line)
+    line = first.split(" pv ")[1].split()
+    assert words[1] == line[0]
+    assert words[2:] == (["ponder", line[1]] if len(line) > 1 else [])
+    count = len([x for x in lines if x.startswith("info depth")])
+    assert count == 1 or lines[-2].startswith("info depth")
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "isready",
+        "  isready",
+        "\tisready\t",
+        "isready\r",
+        "joho isready",
+        "xyz isready now",
+        "isready  ",
+    ],
+)
+def test_lines_are_read_as_meant(host: Host, line: str) -> None:
+    host.say("", line)
+    assert host.expect("readyok") == ["readyok"]
+
+
+def test_stray_commands_are_ignored(host: Host) -> None:
+    host.say("stop", "ponderhit", "register later", "joho", "go_on", "isready")
+    assert host.expect("readyok") == ["readyok"]
+
+
+def test_unknown_tokens_in_front_of_a_command_are_skipped(host: Host) -> None:
+    host.say("joho debug on", "isready")
+    host.expect("readyok")
+    assert host.engine.debug
+    host.say("debug off", "isready")
+    host.expect("readyok")
+    assert not host.engine.debug
+
+
+def test_options_by_any_case_and_with_spaces(host: Host, tmp_path: Path) -> None:
+    log = tmp_path / "a log.txt"
+    host.say("setoption name multipv value 2", f"setoption  name   Debug Log File  value {log}")
+    host.say("setoption name Clear Hash", "isready", "setoption name Debug Log File value <empty>")
+    host.say("isready")
+    host.expect("readyok")
+    host.expect("readyok")
+    assert host.engine.options["MultiPV"] == 2
+    text = log.read_text()
+    assert "> isready" in text
+    assert "< readyok" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("setoption name Nonsense value 1", "no option is called 'Nonsense'"),
+        ("setoption name MultiPV value many", "no whole number"),
+        ("setoption name MultiPV value 1000", "not in 1 .. 218"),
+        ("setoption name Planner value magic", "none of rules, latent"),
+        ("setoption name Ponder value maybe", "neither true nor false"),
+        ("setoption MultiPV 3", "setoption name NAME value VALUE"),
+        ("position", "position startpos"),
+        ("position fen nonsense", "no position"),
+        ("position fen 8/8/8/8/8/8/8/8 w - - 0 1", "no position"),
+        ("position fen k7/8/8/8/8/8/8/K6r w - - 0 1 moves a1b1 a1a2", "illegal move"),
+        ("setoption name WeightsFile value /nowhere", "neither a model directory"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_else_happens(
+    host: Host, line: str, complaint: str
+) -> None:
+    host.say(line, "isready")
+    said = host.expect("readyok")
+    assert len(said) == 2
+    assert said[0].startswith("info string")
+    assert complaint in said[0]
+
+
+def test_options_are_declared_as_uci_wants_them(host: Host) -> None:
+    host.say("uci")
+    lines = host.expect("uciok")
+    options = [line for line in lines if line.startswith("option")]
+    names = {re.match(r"option name (.+?) type", line)[1] for line in options}  # type: ignore[index]
+    assert {"Threads", "Hash", "MultiPV", "Ponder", "UCI_Chess960", "UCI_ShowWDL"} <= names
+    assert {"UCI_LimitStrength", "UCI_Elo", "WeightsFile", "Debug Log File"} <= names
+    for line in options:
+        assert re.fullmatch(
+            r"option name .+ type (check default (true|false)"
+            r"|spin default -?\d+ min -?\d+ max -?\d+"
+            r"|combo default \S+( var \S+)+|string default \S.*|button)",
+            line,
+        ), line
+
+
+# -- one search at a time ------------------------------------------------------------------------
+
+
+def test_isready_is_answered_during_a_search(host: Host) -> None:
+    host.say("go infinite")
+    host.quiet(0.3)
+    asked = time.monotonic()
+    host.say("isready")
+    lines = host.expect("readyok")
+    assert time.monotonic() - asked < 1
+    assert not any(line.startswith("bestmove") for line in lines)
+    host.say("stop")
+    host.expect("bestmove .*")
+
+
+def test_a_stop_at_once_gives_one_best_move(host: Host) -> None:
+    for _ in range(20):
+        host.say("go infinite", "stop", "isready")
+        lines = host.expect("readyok")
+        if not any(line.startswith("bestmove") for line in lines):
+            host.expect("bestmove .*")
+    host.say("stop", "stop", "isready")
+    assert host.expect("readyok") == ["readyok"]
+
+
+def test_a_stop_is_heeded_at_once(host: Host) -> None:
+    waits = []
+    for _ in range(5):
+        host.say("go infinite")
+        host.quiet(0.2)
+        asked = time.monotonic()
+        host.say("stop")
+        host.expect("bestmove .*")
+        waits.append(time.monotonic() - asked)
+    assert min(waits) < 0.1  # the benchmark tells the usual time
+
+
+@pytest.mark.parametrize("line", ["go nodes 5", "position startpos", "ucinewgame"])
+def test_in_mid_search_the_move_comes_first(host: Host, line: str) -> None:
+    host.say("go infinite")
+    host.quiet(0.1)
+    host.say(line, "isready")
+    lines = host.expect("bestmove .*")
+    assert "readyok" not in lines
+    host.expect("readyok")
+    if line.startswith("go"):
+        host.expect("bestmove .*")
+
+
+def test_an_option_in_mid_search_is_applied_after_the_move(host: Host) -> None:
+    host.say("go infinite")
+    host.quiet(0.1)
+    host.say("setoption name MultiPV value 3", "isready")
+    host.expect("bestmove .*")
+    host.expect("readyok")
+    _, lines = host.go("nodes 50")
+    assert sum("multipv" in line for line in lines) == 3
+
+
+def test_infinite_holds_the_move_even_after_a_mate(host: Host) -> None:
+    for position in (MATE_IN_ONE, "fen 7k/5Q2/6K1/8/8/8/8/8 b - - 0 1"):
+        host.say(f"position {position}", "go infinite")
+        assert not any(line.startswith("bestmove") for line in host.quiet(0.5))
+        host.say("stop")
+        host.expect("bestmove .*")
+
+
+def test_pondering_holds_the_move_until_the_ponderhit(host: Host) -> None:
+    host.say("position startpos moves e2e4", "go ponder wtime 300 btime 300")
+    assert not any(line.startswith("bestmove") for line in host.quiet(0.6))
+    asked = time.monotonic()
+    host.say("ponderhit")
+    host.expect("bestmove .*")
+    assert time.monotonic() - asked < 0.5
+    host.say("go ponder wtime 1000 btime 1000")
+    host.quiet(0.1)
+    host.say("stop")
+    host.expect("bestmove .*")
+
+
+# -- limits --------------------------------------------------------------------------------------
+
+
+def nodes_of(lines: list[str]) -> int:
+    return int(re.search(r" nodes (\d+)", lines[-2])[1])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("nodes", [1, 7, 100])
+def test_nodes_are_visits(host: Host, nodes: int) -> None:
+    _, lines = host.go(f"nodes {nodes}")
+    assert nodes_of(lines) == nodes
+
+
+def test_one_node_is_the_policy_alone(host: Host, model: Path) -> None:
+    rules = ChessRules()
+    state = rules.initial()
+    logits = zoo.load(model).policy.evaluate(rules.observe(state)[None]).prior_logits[0]
+    best = max(rules.legal(state), key=lambda action: float(logits[action]))
+    move, _ = host.go("nodes 1", "startpos")
+    assert move == move_of(best, state.board).uci()
+
+
+def test_depth_is_reached(host: Host) -> None:
+    _, lines = host.go("depth 2")
+    assert int(lines[-2].split()[2]) >= 2
+
+
+def test_a_mate_in_one_is_told_and_ends_the_search(host: Host) -> None:
+    move, lines = host.go("mate 1", MATE_IN_ONE)
+    assert move == "a1a8"
+    assert " score mate 1 " in lines[-2]
+    began = time.monotonic()
+    host.go("mate 1", "startpos")  # there is none: as many seconds
+    assert 0.9 < time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "least", "most"),
+    [
+        ("movetime 300", 0.1, 0.5),
+        ("wtime 3000 btime 3000", 0.0, 1.0),
+        ("wtime 200 btime 200 winc 0 binc 0", 0.0, 0.2),
+        ("wtime 1 btime 1", 0.0, 0.2),
+        ("wtime 0 btime 0", 0.0, 0.2),
+        ("wtime -50 btime 100", 0.0, 0.2),
+        ("winc 10 wtime 500", 0.0, 0.3),  # in any order, one clock alone
+        ("wtime 1000 btime 1000 movestogo 1", 0.0, 0.95),
+        ("wtime 1000 btime 1000 movestogo 0", 0.0, 0.5),
+        ("movetime 0", 0.0, 0.2),
+        ("movetime 200 depth 90 nodes 9999999 wtime 5000", 0.0, 0.5),
+    ],
+)
+def test_the_clock_is_kept(host: Host, arguments: str, least: float, most: float) -> None:
+    host.say("position startpos", "isready")
+    host.expect("readyok")
+    began = time.monotonic()
+    _, lines = host.go(arguments)
+    assert least <= time.monotonic() - began <= most + 0.1  # other programs run beside the tests
+    check_lines(lines, chess.Board())
+
+
+def test_only_searchmoves_are_played(host: Host) -> None:
+    move, _ = host.go("nodes 60 searchmoves a2a3 h2h4")
+    assert move in ("a2a3", "h2h4")
+    move, lines = host.go("searchmoves a2a3 nodes 3")
+    assert move == "a2a3"
+    move, _ = host.go("nodes 20 searchmoves 0000")
+    assert chess.Board().is_legal(chess.Move.from_uci(move))
+    move, lines = host.go("nodes 20 searchmoves e7e5")
+    assert "info string searchmoves: e7e5 is illegal here" in lines
+    assert chess.Board().is_legal(chess.Move.from_uci(move))
+
+
+def test_junk_among_limits_is_skipped(host: Host) -> None:
+    _, lines = host.go("joho nodes x depth nodes 10 perft")
+    assert nodes_of(lines) == 10
+
+
+# -- positions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fen", "score"),
+    [
+        ("7k/5Q2/6K1/8/8/8/8/8 b - - 0 1", "cp 0"),
+        ("R5k1/5ppp/8/8/8/8/8/6K1 b - - 0 1", "mate 0"),
+    ],
+)
+def test_there_is_no_move_at_the_end(host: Host, fen: str, score: str) -> None:
+    _, lines = host.go("nodes 10", f"fen {fen}")
+    assert lines == [f"info depth 0 score {score}", "bestmove (none)"]
+
+
+@pytest.mark.parametrize("planner", ["rules", "latent"])
+@pytest.mark.parametrize(
+    "position",
+    [
+        "startpos moves g1f3 g8f6 f3g1 f6g8 g1f3 g8f6 f3g1 f6g8 g1f3 g8f6 f3g1 f6g8",
+        "fen 8/8/4k3/8/8/4K3/8/7R w - - 130 90",
+        "fen 8/8/4k3/8/8/4K3/8/8 w - - 0 1",
+        "fen 8/8/4k3/8/8/4K3/8/7N b - - 12 70",
+    ],
+    ids=["repetition", "fifty moves", "bare kings", "a knight"],
+)
+def test_there_is_a_legal_move_where_a_game_could_be_drawn(
+    host: Host, planner: str, position: str
+) -> None:
+    host.say(f"setoption name Planner value {planner}", f"position {position}")
+    move, _ = host.go("nodes 20")
+    assert host.engine.game.board.is_legal(chess.Move.from_uci(move))
+
+
+def test_the_legal_part_of_a_line_of_moves_is_kept(host: Host) -> None:
+    host.say("position startpos moves e2e4 e7e5 e4e5 g1f3", "isready")
+    lines = host.expect("readyok")
+    assert "illegal move" in lines[0]
+    assert [move.uci() for move in host.engine.game.moves] == ["e2e4", "e7e5"]
+    move, _ = host.go("nodes 10")
+    assert host.engine.game.board.is_legal(chess.Move.from_uci(move))
+
+
+def test_a_position_that_is_none_changes_nothing(host: Host) -> None:
+    host.say("position startpos moves e2e4", "position fen 9/8/8/8/8/8/8/8 w - - 0 1", "isready")
+    host.expect("readyok")
+    assert [move.uci() for move in host.engine.game.moves] == ["e2e4"]
+
+
+def test_castling_in_chess960(host: Host) -> None:
+    host.say("setoption name UCI_Chess960 value true")
+    for moves in ("", " moves e1g1", " moves e1a1 e8g8"):
+        move, _ = host.go("nodes 30", CASTLING_960 + moves)
+        assert host.engine.game.board.is_legal(chess.Move.from_uci(move))
+    assert host.engine.game.board.chess960
+    move, _ = host.go("nodes 10 searchmoves e1g1", CASTLING_960)
+    assert move == "e1g1"  # the king takes its rook: a legal move of chess960 alone
+    move, _ = host.go("nodes 5", "fen rkr5/8/8/8/8/8/8/RKR5 w KQkq - 0 1")  # X-FEN
+    assert host.engine.game.board.is_legal(chess.Move.from_uci(move))
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("planner", ["rules", "latent"])
+@pytest.mark.parametrize("temperature", ["0", "1.5"])
+def test_what_is_said_is_true_on_a_board(host: Host, planner: str, temperature: str) -> None:
+    host.say(f"setoption name Planner value {planner}", "setoption name MultiPV value 3")
+    host.say(f"setoption name Temperature value {temperature}")
+    host.say("setoption name UCI_ShowWDL value true")
+    board = chess.Board()
+    for ply in range(8):
+        moves = " ".join(move.uci() for move in board.move_stack)
+        move, lines = host.go(f"nodes {60 + ply}", f"startpos moves {moves}".strip())
+        check_lines(lines, board)
+        last = [line for line in lines if " multipv " in line][-3:]
+        assert [line.split(" multipv ")[1][0] for line in last] == ["1", "2", "3"]
+        for line in last:
+            win, draw, loss = map(int, re.search(r"wdl (\d+) (\d+) (\d+)", line).groups())  # type: ignore[union-attr]
+            assert win + draw + loss == 1000
+        board.push(chess.Move.from_uci(move))
+
+
+def test_more_lines_than_moves(host: Host) -> None:
+    host.say("setoption name MultiPV value 218")
+    _, lines = host.go("nodes 50", "startpos")
+    last = [line for line in lines if " multipv " in line]
+    assert len(last) == 20
+    assert len({line.split(" pv ")[1].split()[0] for line in last}) == 20
+
+
+def test_statistics_of_all_moves(host: Host) -> None:
+    host.say("setoption name VerboseMoveStats value true")
+    _, lines = host.go("nodes 50", "startpos")
+    told = [line for line in lines if line.startswith("info string")]
+    assert len(told) == 20
+    assert sum(int(re.search(r"N: +(\d+)", line)[1]) for line in told) == 50  # type: ignore[index]
+
+
+def test_a_weaker_opponent_looks_at_less(host: Host) -> None:
+    host.say("setoption name UCI_LimitStrength value true", "setoption name UCI_Elo value 1000")
+    _, lines = host.go("movetime 3000", "startpos")
+    assert nodes_of(lines) == 16
+
+
+def test_scores() -> None:
+    def child(q: float, mate: int = 0) -> Child:
+        return Child(0, 1, q, 0.5, mate)
+
+    assert score_of(child(0.0)) == "cp 0"
+    assert score_of(child(0.5)) == f"cp {round(90 * math.tan(1.5637541897 * 0.5))}"
+    assert score_of(child(-1.5)) == "cp -12780"
+    assert [score_of(child(1.0, mate)) for mate in (1, 3, -2, -4)] == [
+        "mate 1", "mate 2", "mate -1", "mate -2",
+    ]  # fmt: skip
+    for q in (-1.0, -0.3, 0.0, 0.7, 1.0):
+        win, draw, loss = wdl_of(child(q))
+        assert win + draw + loss == 1000
+        assert (win - loss) / 1000 == pytest.approx(q, abs=2e-3)
+
+
+# -- the tree ------------------------------------------------------------------------------------
+
+
+def test_the_tree_is_kept_along_the_game(host: Host) -> None:
+    move, lines = host.go("movetime 400", "startpos")
+    reply = lines[-1].split()[3]
+    host.say(f"position startpos moves {move} {reply}", "go infinite")
+    host.quiet(0.05)
+    host.say("stop")
+    kept = nodes_of(host.expect("bestmove .*"))
+    host.say("ucinewgame")
+    host.say(f"position startpos moves {move} {reply}", "go infinite")
+    host.quiet(0.05)
+    host.say("stop")
+    host.expect("bestmove .*")
+    assert host.engine._mind is not None
+    assert kept > 1
+    tree = host.engine._mind._thinker.search  # type: ignore[union-attr]
+    assert tree.num_nodes <= tree.max_nodes
+
+
+def test_a_full_hash_ends_the_search_and_is_told(host: Host) -> None:
+    host.say("setoption name Hash value 1")
+    _, lines = host.go("nodes 100000", "startpos")
+    assert int(re.search(r"hashfull (\d+)", lines[-2])[1]) == 1000  # type: ignore[index]
+    host.say("go infinite")
+    assert not any(line.startswith("bestmove") for line in host.quiet(0.5))
+    host.say("stop")
+    host.expect("bestmove .*")
+
+
+def test_mates_in_two_are_found(host: Host) -> None:
+    move, lines = host.go("nodes 20000", "fen kbK5/pp6/1P6/8/8/8/8/R7 w - - 0 1")
+    assert move == "a1a6"
+    assert " score mate 2 " in lines[-2]
+
+
+# -- models --------------------------------------------------------------------------------------
+
+
+def test_another_model_by_an_option(model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "an other model"
+    zoo.save(zoo.load(model), other)
+    wrong = tmp_path / "cartpole"
+    zoo.save(MuZero("MlpPolicy", "CartPole-v1"), wrong)
+    with Host(model) as host:
+        host.say(f"setoption name WeightsFile value {other}", "isready")
+        host.expect("readyok")
+        host.go("nodes 5")
+        assert host.engine.directory == other
+        host.say(f"setoption name WeightsFile value {wrong}", "isready")
+        lines = host.expect("readyok")
+        assert any("is no model of chess" in line for line in lines)
+        host.go("nodes 5")  # with the model that it had
+
+
+def test_positions_of_a_game() -> None:
+    game = ChessGame()
+    assert game.set(None, ["e2e4", "e7e5"]) is None
+    state = game.state()
+    assert state.board.fen() == game.board.fen()
+    assert len(state.frames) == 3
