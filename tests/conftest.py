@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -39,6 +40,23 @@ def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limit
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """program(name): where a program of Debian is. Without it the test is skipped, or fails where
+    MUZERO_REQUIRE_PROGRAMS is set."""
+
+    def find(name: str) -> str:
+        # games are not in every PATH
+        found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/games")
+        if found is None and os.environ.get("MUZERO_REQUIRE_PROGRAMS"):
+            pytest.fail(f"{name} is not installed: apt install {name}")
+        if found is None:
+            pytest.skip(f"{name} is not installed: apt install {name}")
+        return found
+
+    return find
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,13 @@ from typer.testing import CliRunner
 
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.chess import NUM_ACTIONS, action_of, move_of
-from muzero_agent.adapters.envs.pettingzoo import GAMES, TurnBasedEnv, go_action, go_vertex
+from muzero_agent.adapters.envs.pettingzoo import (
+    GAMES,
+    TurnBasedEnv,
+    as_game,
+    go_action,
+    go_vertex,
+)
 from muzero_agent.cli import app
 from muzero_agent.evaluation import evaluate_game, opponent
 from muzero_agent.matches import play_match
@@ -33,16 +39,6 @@ TINY: dict[str, Any] = {
     "seed": 0,
 }
 GNUGO = "gnugo --mode gtp --chinese-rules --level 1"
-
-
-def program(name: str) -> str:
-    """Where a program is: the games of Debian are not in every PATH."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/games")
-    if found is None and os.environ.get("MUZERO_REQUIRE_PROGRAMS"):
-        pytest.fail(f"{name} is not installed: apt install {name}")
-    if found is None:
-        pytest.skip(f"{name} is not installed: apt install {name}")
-    return found
 
 
 # -- notations ------------------------------------------------------------------------------------
@@ -65,14 +61,14 @@ def test_go_vertices(size: int) -> None:
 # -- playing --------------------------------------------------------------------------------------
 
 
-def test_stockfish_beats_random_play() -> None:
+def test_stockfish_beats_random_play(program: Callable[[str], str]) -> None:
     with UciPlayer(program("stockfish"), seconds=None, nodes=200, options={"Threads": 1}) as engine:
         assert engine.name.startswith("Stockfish")
         result = play_match(engine, RandomPlayer(), chess_v6.env, pairs=2, opening_moves=4)
     assert (result.score, result.illegal) == (1.0, 0)
 
 
-def test_stockfish_mates_in_one() -> None:
+def test_stockfish_mates_in_one(program: Callable[[str], str]) -> None:
     """As Black, too, whose actions are mirrored."""
     board = chess.Board()
     actions = []
@@ -85,12 +81,12 @@ def test_stockfish_mates_in_one() -> None:
     assert move_of(action, board) == chess.Move.from_uci("d8h4")
 
 
-def test_a_script_ends_though_its_engine_is_open() -> None:
+def test_a_script_ends_though_its_engine_is_open(program: Callable[[str], str]) -> None:
     script = f"from muzero_agent.programs import UciPlayer\nUciPlayer({program('stockfish')!r})"
     subprocess.run([sys.executable, "-c", script], timeout=60, check=True)
 
 
-def test_an_engine_that_dies_is_named() -> None:
+def test_an_engine_that_dies_is_named(program: Callable[[str], str]) -> None:
     position = Position[Any](None, np.ones(NUM_ACTIONS, np.bool_))
     with UciPlayer(program("stockfish")) as engine:
         pid = engine.engine.transport.get_pid()
@@ -99,7 +95,7 @@ def test_an_engine_that_dies_is_named() -> None:
             engine.act([position])
 
 
-def test_gnugo_beats_random_play() -> None:
+def test_gnugo_beats_random_play(program: Callable[[str], str]) -> None:
     """It captures what is dead: else passing would leave the stones on the board, alive."""
     with GtpPlayer(GNUGO.replace("gnugo", program("gnugo")), 9) as engine:
         assert engine.name.startswith("GNU Go")
@@ -138,7 +134,7 @@ def test_a_position_tells_all_actions() -> None:
 # -- by name --------------------------------------------------------------------------------------
 
 
-def test_programs_by_name(tmp_path: Path) -> None:
+def test_programs_by_name(program: Callable[[str], str], tmp_path: Path) -> None:
     """Through the command line, options included."""
     model = MuZero("MlpPolicy", chess_v6.env, **TINY)
     zoo.save(model, tmp_path / "model")
@@ -156,7 +152,7 @@ def test_programs_by_name(tmp_path: Path) -> None:
     assert (match["games"], match["illegal"]) == (2, 0)
 
 
-def test_gtp_by_name() -> None:
+def test_gtp_by_name(program: Callable[[str], str]) -> None:
     model = MuZero("MlpPolicy", GAMES["go_9x9"], **TINY)
     command = GNUGO.replace("gnugo", program("gnugo"))
     (result,) = evaluate_game(model, GAMES["go_9x9"], [f"gtp:{command}"], pairs=1)
@@ -165,10 +161,10 @@ def test_gtp_by_name() -> None:
 
 def test_a_program_plays_its_game_alone() -> None:
     with pytest.raises(ValueError, match="in chess uci:COMMAND"):
-        opponent("uci:stockfish", TurnBasedEnv(GAMES["go_9x9"]()))
+        opponent("uci:stockfish", as_game(GAMES["go_9x9"]()))
 
 
-def test_what_is_no_engine_is_refused() -> None:
+def test_what_is_no_engine_is_refused(program: Callable[[str], str]) -> None:
     with pytest.raises(ValueError, match="no UCI engine that starts"):
         UciPlayer("/nowhere/engine")
     with pytest.raises(ValueError, match="no UCI engine that starts"):
