@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -166,7 +167,7 @@ def test_a_game_in_xboard(model: Path, program: Callable[[str], str], tmp_path: 
                 assert host.poll() in (None, 0)
                 time.sleep(0.2)
         finally:  # with no window it does not end by itself
-            subprocess.run(["pkill", "-s", str(host.pid)], check=False)
+            os.killpg(host.pid, signal.SIGTERM)
     with record.open() as stream:
         game = chess.pgn.read_game(stream)
     assert game is not None
