@@ -59,7 +59,7 @@ def opponent(
 
 
 def _rules_for(who: str, game: TurnBased) -> Rules[Any]:
-    rules = find_rules(game.name)
+    rules = find_rules(game)
     if rules is None:
         raise ValueError(
             f"{who} looks ahead by the rules, which are known here of {', '.join(RULES)} and not "

@@ -147,7 +147,7 @@ def play_match(
         raise ValueError("make_env gave the same game twice: games are played side by side")
     rng = random.Random(seed)
     if rules is None:
-        rules = find_rules(as_game(make_env()).name)
+        rules = find_rules(as_game(make_env()))
     first.seed(rng.randrange(2**31))
     second.seed(rng.randrange(2**31))
     result = MatchResult(first.name, second.name)

@@ -297,7 +297,7 @@ class MuZeroPolicy(BasePolicy):
             noise=noise,
             temperature=temperature,
             variations=variations,
-            **self._search_settings() | {"min_q_range": min(self.min_q_range, MOST_Q_RANGE)},
+            **self._search_settings() | {"min_q_range": self.min_q_range_by_rules},
         )
 
     @torch.inference_mode()
@@ -317,6 +317,20 @@ class MuZeroPolicy(BasePolicy):
     def min_q_range(self) -> float:
         """Difference of Q values that the search takes in earnest: the error of two values."""
         return 2.0 * float(self.value_error)
+
+    @property
+    def min_q_range_by_rules(self) -> float:
+        """The same where the true rules are searched; see `rules_planner.MOST_Q_RANGE`."""
+        return min(max(self.min_q_range, 1e-3), MOST_Q_RANGE)
+
+    @property
+    def latent_bytes(self) -> int:
+        """Memory that a latent takes."""
+        shape = (1, *(self.network_space.shape or ()))
+        with torch.inference_mode():
+            obs = self.network_input(np.zeros(shape, self.network_space.dtype))
+            latent = self.target_network.representation(obs)
+        return latent[0].numel() * latent.element_size()
 
     def network_input(self, obs: Observation) -> Obs:
         """Observations [B, ...], preprocessed, as tensors where the network is."""

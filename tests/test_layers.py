@@ -53,6 +53,7 @@ TABLE = [
     Row(1, ("adapters.envs.games",), ("numpy",), only=("types",)),
     Row(1, ("adapters.envs.chess",), (*GYM, "chess"), only=("types",)),
     Row(2, ("adapters.envs.chess_rules",), ("numpy", "chess"), only=("adapters.envs", "types")),
+    Row(2, ("adapters.envs.go_rules",), ("numpy", "pettingzoo"), only=("adapters.envs", "types")),
     Row(2, ("replay",), SB3),
     Row(2, ("losses",), ("torch",)),
     Row(
@@ -70,7 +71,12 @@ TABLE = [
     Row(4, ("policies",), SB3),
     Row(5, ("muzero", "checks", "hyperparams"), (*SB3, "yaml")),
     Row(6, ("zoo",), (*SB3, "huggingface_hub", "pydantic", "safetensors", "yaml")),
-    Row(7, ("adapters.engines",), ("numpy", "chess"), only=("zoo", "thinking", "adapters.envs")),
+    Row(
+        7,
+        ("adapters.engines",),
+        ("numpy", "chess", "torch"),
+        only=("zoo", "thinking", "search", "types", "adapters.envs"),
+    ),
     Row(
         8,
         (

@@ -27,7 +27,8 @@ from muzero_agent.adapters.engines.protocol import Engine, Limits, Stop, Writer
 if TYPE_CHECKING:
     import chess
 
-    from muzero_agent.adapters.engines.chess_game import ChessGame, ChessMind
+    from muzero_agent.adapters.engines.chess_game import ChessGame
+    from muzero_agent.adapters.engines.mind import Mind
     from muzero_agent.adapters.engines.searching import Report
     from muzero_agent.search.anytime import Child
 
@@ -53,7 +54,7 @@ class UciEngine(Engine):
         self.debug = False
         self.directory = model
         self._game: ChessGame | None = None
-        self._mind: ChessMind | None = None
+        self._mind: Mind | None = None
         self._loaded = threading.Event()
         self._loading: threading.Thread | None = None
         self._says: dict[str, Callable[[list[str], str], bool | None]] = {
@@ -267,12 +268,10 @@ class UciEngine(Engine):
         try:
             import torch
 
-            from muzero_agent.adapters.engines.chess_game import ChessMind
+            from muzero_agent.adapters.engines.chess_game import chess_mind
 
             torch.set_num_threads(self.options["Threads"])
-            mind = ChessMind(self.directory, self.options["Backend"])
-            mind.warm_up()
-            self._mind = mind
+            self._mind = chess_mind(self.directory, self.options["Backend"])
         except Exception as error:  # noqa: BLE001 - and so it is told, and a legal move is played
             self._complain(f"{self.directory} cannot be loaded: {error}")
         finally:
@@ -311,6 +310,7 @@ class UciEngine(Engine):
         import numpy as np
 
         from muzero_agent.adapters.engines.searching import choose, search
+        from muzero_agent.adapters.envs.chess import action_of
 
         assert self._mind is not None
         temperature = _number(self.options["Temperature"], 0.0)
@@ -318,13 +318,13 @@ class UciEngine(Engine):
         if self.options["UCI_LimitStrength"]:
             limits = self._weakened(limits)
             temperature = max(temperature, 0.5)
-        thinker = self._mind.thinker(
+        thinker = self._mind.think_of(
             self.game,
-            limits.allowed,
             self.options["Planner"],
-            self.options["Hash"],
-            self.options["MinibatchSize"],
-            c_puct,
+            allowed=[action_of(move, board.turn) for move in limits.allowed],
+            megabytes=self.options["Hash"],
+            leaves=self.options["MinibatchSize"],
+            c_puct=c_puct,
             keep=limits.nodes is None,  # so many, and no others
         )
         report = search(

@@ -5,6 +5,7 @@ States are immutable and hashable, actions are those of PettingZoo's environment
 
 from __future__ import annotations
 
+import math
 import random
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from muzero_agent.types import Rules
+from muzero_agent.types import Rules, TurnBased
 
 State = TypeVar("State")
 
@@ -153,17 +154,16 @@ RULES: dict[str, str] = {
     "tictactoe_v3": "muzero_agent.adapters.envs.games.TicTacToe",
     "connect_four_v3": "muzero_agent.adapters.envs.games.ConnectFour",
     "chess": "muzero_agent.adapters.envs.chess_rules.ChessRules",
+    "go_v5": "muzero_agent.adapters.envs.go_rules.GoRules",
 }
 """Where the rules of a game are, by the game's own name."""
 
 
-def find_rules(name: str) -> Rules[Any] | None:
-    """The rules of a game, for who looks ahead by them; None if they are not known here.
-
-    :param name: the game's own, `TurnBased.name`
-    """
-    if name not in RULES:
+def find_rules(game: TurnBased) -> Rules[Any] | None:
+    """The rules of a game, for who looks ahead by them; None if they are not known here."""
+    if game.name not in RULES:
         return None
-    module, _, rules = RULES[name].rpartition(".")
-    made: Rules[Any] = getattr(import_module(module), rules)()
+    module, _, rules = RULES[game.name].rpartition(".")
+    size = {"board_size": math.isqrt(game.num_actions)} if game.name == "go_v5" else {}
+    made: Rules[Any] = getattr(import_module(module), rules)(**size)
     return made

@@ -15,8 +15,8 @@ from stable_baselines3 import DQN
 
 from muzero_agent import MuZero
 from muzero_agent.adapters.envs.chess import ChessEnv
-from muzero_agent.adapters.envs.games import find_rules, random_outcome
-from muzero_agent.adapters.envs.pettingzoo import as_game, as_turn_based
+from muzero_agent.adapters.envs.games import ConnectFour, TicTacToe, find_rules, random_outcome
+from muzero_agent.adapters.envs.pettingzoo import GoEnv, as_game, as_turn_based
 from muzero_agent.callbacks import MatchCallback
 from muzero_agent.matches import MatchResult, play_match
 from muzero_agent.players import (
@@ -29,8 +29,8 @@ from muzero_agent.players import (
 
 from .aec_games import CountingGame
 
-TICTACTOE: Any = find_rules("tictactoe_v3")
-CONNECT_FOUR: Any = find_rules("connect_four_v3")
+TICTACTOE: Any = TicTacToe()
+CONNECT_FOUR: Any = ConnectFour()
 TINY: dict[str, Any] = {
     "learning_starts": 20,
     "batch_size": 8,
@@ -51,14 +51,15 @@ TINY: dict[str, Any] = {
         (tictactoe_v3.raw_env, 2000, 400, 100),
         (connect_four_v3.raw_env, 500, 400, 1),
         (ChessEnv, 40, 3, 10),
+        (GoEnv, 10, 1, 0),
     ],
-    ids=["tictactoe", "four", "chess"],
+    ids=["tictactoe", "four", "chess", "go"],
 )
 def test_rules_are_those_of_the_environment(make: Any, games: int, wins: int, draws: int) -> None:
     """Observations, legal moves, ends and winners in random games."""
     rng = random.Random(0)
     env = as_game(make())
-    rules: Any = find_rules(env.name)
+    rules: Any = find_rules(env)
     outcomes = []
     for _ in range(games):
         obs, _ = env.reset()

@@ -434,7 +434,7 @@ def test_the_tree_is_kept_along_the_game(host: Host) -> None:
     host.expect("bestmove .*")
     assert host.engine._mind is not None
     assert kept > 1
-    tree = host.engine._mind._thinker.search  # type: ignore[union-attr]
+    tree = host.engine._mind.current.search  # type: ignore[union-attr]
     assert tree.num_nodes <= tree.max_nodes
 
 
@@ -469,7 +469,7 @@ def test_another_model_by_an_option(model: Path, tmp_path: Path) -> None:
         assert host.engine.directory == other
         host.say(f"setoption name WeightsFile value {wrong}", "isready")
         lines = host.expect("readyok")
-        assert any("is no model of chess" in line for line in lines)
+        assert any("is a model of another game" in line for line in lines)
         host.go("nodes 5")  # with the model that it had
 
 

@@ -1,0 +1,159 @@
+"""A model of a game, and what it thinks of a position at present."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from muzero_agent import zoo
+from muzero_agent.search.anytime import AnytimeSearch, node_bytes
+from muzero_agent.thinking import LatentModel, RulesModel, Thinker
+
+if TYPE_CHECKING:
+    from muzero_agent.types import Rules
+
+LATENT_CHILDREN = 64
+"""Actions that a node of the learned model keeps at most: it knows none to be illegal."""
+C_PUCT = 1.25
+
+
+class Game(Protocol):
+    """A game that an engine is asked about: where it began, and what was played."""
+
+    @property
+    def start(self) -> str:
+        """What tells one beginning from another."""
+        ...
+
+    def actions(self) -> list[int]:
+        """Of both players, since then."""
+        ...
+
+    def state(self) -> Any:
+        """By the rules, with what counts of the history."""
+        ...
+
+
+class Mind:
+    """A model, and one tree of thoughts that goes on from move to move.
+
+    :param directory: of the model
+    :param rules: of its game
+    :param device: of its network
+    :param state_bytes: memory of a state, roughly
+    :param slots: legal actions of a state, on average
+    :param most_legal: and at most
+    :raises ValueError: if it is a model of another game
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        rules: Rules[Any],
+        *,
+        device: str = "auto",
+        state_bytes: int,
+        slots: int,
+        most_legal: int,
+    ) -> None:
+        self.model = zoo.load(directory, device=device)
+        if getattr(self.model.action_space, "n", None) != rules.num_actions:
+            raise ValueError(
+                f"{directory} is a model of another game: its actions are "
+                f"{self.model.action_space}, and here are {rules.num_actions}"
+            )
+        self.rules = rules
+        self._state_bytes, self._slots, self._most_legal = state_bytes, slots, most_legal
+        self.current: Thinker[Any] | None = None
+        self._made_for: tuple[Any, ...] = ()
+        self._start, self._actions, self._whole = "", list[int](), False
+
+    def warm_up(self, game: Game) -> None:
+        """Think a little, so that the first move finds everything in place."""
+        thinker = self.think_of(game, "rules", megabytes=1)
+        for _ in range(4):
+            thinker.grow()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew with the next position."""
+        self._whole = False
+
+    def think_of(
+        self,
+        game: Game,
+        planner: str,
+        *,
+        allowed: Collection[int] = (),
+        megabytes: int = 256,
+        leaves: int = 16,
+        c_puct: float = C_PUCT,
+        keep: bool = True,
+    ) -> Thinker[Any]:
+        """What thinks about the game's position; with what it thought of it before, if it can.
+
+        :param planner: "rules" or "latent"
+        :param allowed: actions to choose among; empty: all
+        :param megabytes: memory that it may take
+        :param leaves: see `Thinker`
+        :param c_puct: see `muzero_policy`, c1
+        :param keep: whether to go on with the tree of the position before
+        """
+        made_for = (planner, megabytes, c_puct)
+        if self.current is None or self._made_for != made_for:
+            self.current = None  # its memory is free before the next takes it
+            self.current, self._made_for = self._make(*made_for), made_for
+            self.forget()
+        thinker = self.current
+        thinker.leaves = leaves
+        if not (keep and not allowed and self._follow(game, thinker)):
+            thinker.begin(self._root(game, planner), allowed or None)
+        self._start, self._actions, self._whole = game.start, game.actions(), not allowed
+        return thinker
+
+    def _follow(self, game: Game, thinker: Thinker[Any]) -> bool:
+        """Go on with the tree, if the game went on from where it was."""
+        known, actions = len(self._actions), game.actions()
+        if not self._whole or (self._start, self._actions) != (game.start, actions[:known]):
+            return False
+        return all(thinker.follow(action) for action in actions[known:])
+
+    def _root(self, game: Game, planner: str) -> Any:
+        state = game.state()
+        if planner == "rules":
+            return state
+        legal = np.zeros(self.rules.num_actions, np.bool_)
+        legal[self.rules.legal(state)] = True
+        obs: Any = self.rules.observe(state)
+        return self.model.policy.network_input(obs[None]), legal
+
+    def _make(self, planner: str, megabytes: int, c_puct: float) -> Thinker[Any]:
+        policy = self.model._configured_policy()
+        by_rules = planner == "rules"
+        slots = self._slots if by_rules else min(LATENT_CHILDREN, self.rules.num_actions)
+        size = node_bytes(slots) + (self._state_bytes if by_rules else policy.latent_bytes)
+        max_nodes = max((megabytes << 20) // size, 256)
+        search = AnytimeSearch(
+            self.rules.num_actions,
+            max_nodes,
+            children=None if by_rules else LATENT_CHILDREN,
+            most_legal=self._most_legal,
+            slots_per_node=slots,
+            prove=by_rules,
+            pb_c_init=c_puct,
+            min_q_range=policy.min_q_range_by_rules,
+        )
+        model: Any = (
+            RulesModel(self.rules, policy.evaluate)
+            if by_rules
+            else LatentModel(
+                policy.target_network,
+                max_nodes,
+                discount=policy.discount,
+                terminal_rewards=policy.terminal_rewards,
+            )
+        )
+        return Thinker(model, search)
