@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from muzero_agent import __version__
+from muzero_agent.adapters.engines.models import find_model
 from muzero_agent.adapters.engines.options import Option, Options
 from muzero_agent.adapters.engines.protocol import Engine, Limits, Stop, Writer
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from muzero_agent.adapters.engines.searching import Report
     from muzero_agent.search.anytime import Child
 
-MODELS = Path(__file__).resolve().parents[2] / "zoo" / "models"
 BUNDLED = "chess"
 ELO = (600, 2000)
 """Range of UCI_Elo; not measured: each 100 points double the positions looked at."""
@@ -441,21 +441,6 @@ def _number(text: str, default: float) -> float:
     except ValueError:
         return default
     return number if math.isfinite(number) and number >= 0 else default
-
-
-def find_model(name: str) -> Path:
-    """The directory of a model: a path, or the name of one in the package.
-
-    :raises ValueError: if there is none
-    """
-    for path in (Path(name), MODELS / name):
-        if (path / "config.json").is_file():
-            return path
-    bundled = sorted(path.name for path in MODELS.glob("*") if (path / "config.json").is_file())
-    raise ValueError(
-        f"{name!r} is neither a model directory nor one of the package's models: "
-        f"{', '.join(bundled)}"
-    )
 
 
 def where() -> list[str]:

@@ -1,0 +1,155 @@
+"""Go by GTP: dialogues, and a game against GNU Go, to the end and scored."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from muzero_agent import MuZero, zoo
+from muzero_agent.adapters.engines.gtp import GtpEngine
+from muzero_agent.adapters.engines.protocol import Writer
+from muzero_agent.adapters.envs.pettingzoo import GoEnv
+from muzero_agent.matches import play_match
+from muzero_agent.programs import GtpPlayer
+
+PROGRAM = [sys.executable, "-m", "muzero_agent.adapters.engines.gtp"]
+
+
+@pytest.fixture(scope="module")
+def go_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    arch = {"channels": 4, "head_width": 8}
+    made = MuZero("CnnPolicy", GoEnv, seed=0, policy_kwargs={"net_arch": arch}, buffer_size=1000)
+    path = tmp_path_factory.mktemp("models") / "go"
+    zoo.save(made, path)
+    return path
+
+
+class Dialogue:
+    def __init__(self, model: Path, **settings: object) -> None:
+        self.out = io.BytesIO()
+        self.engine = GtpEngine(Writer(self.out), model, **settings)  # type: ignore[arg-type]
+
+    def ask(self, line: str) -> str:
+        self.out.seek(0)
+        self.out.truncate()
+        self.goes_on = self.engine.command(line)
+        answer = self.out.getvalue().decode()
+        assert answer == "" or answer.endswith("\n\n")
+        return answer.rstrip("\n")
+
+
+@pytest.fixture
+def talk(go_model: Path) -> Dialogue:
+    return Dialogue(go_model, visits=10)
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("protocol_version", "= 2"),
+        ("17 name", "=17 muzero-agent"),
+        ("known_command genmove", "= true"),
+        ("known_command tea", "= false"),
+        ("tea", "? unknown command"),
+        ("3 tea", "?3 unknown command"),
+        ("# a remark", ""),
+        ("", ""),
+        ("name # a remark", "= muzero-agent"),
+        ("boardsize 9", "="),
+        ("boardsize 50", "? unacceptable size"),
+        ("boardsize x", "? syntax error"),
+        ("komi 5.5", "="),
+        ("komi much", "? syntax error"),
+        ("play b e5", "="),
+        ("play black E5", "="),
+        ("play w pass", "="),
+        ("play b z9", "? 'z9' is no point of a Go board"),
+        ("play green e5", "? syntax error"),
+        ("undo", "? cannot undo"),
+        ("final_score", "= W+7.5"),
+        ("time_settings 60 10 5", "="),
+        ("time_left b 12 3", "="),
+        ("quit", "="),
+    ],
+)
+def test_commands(talk: Dialogue, line: str, answer: str) -> None:
+    assert talk.ask(line) == answer
+    assert talk.goes_on == (line != "quit")
+
+
+def test_another_size_than_the_models_is_refused(talk: Dialogue) -> None:
+    assert talk.ask("boardsize 13").startswith("? unacceptable size")
+    assert talk.ask("genmove b").startswith("= ")
+
+
+def test_a_point_is_played_once_and_taken_back(talk: Dialogue) -> None:
+    assert talk.ask("play b c3") == "="
+    assert talk.ask("play w c3") == "? illegal move"
+    assert "X" in talk.ask("showboard")
+    assert talk.ask("undo") == "="
+    assert "X" not in talk.ask("showboard")
+    assert talk.ask("play w c3") == "="  # out of turn: Black has passed
+    assert talk.ask("final_score") == "= W+88.5"
+    assert talk.ask("clear_board") == "="
+    assert talk.ask("final_score") == "= W+7.5"
+
+
+@pytest.mark.parametrize("planner", ["rules", "latent"])
+def test_moves_are_legal_and_played(go_model: Path, planner: str) -> None:
+    talk = Dialogue(go_model, visits=6, planner=planner)
+    for number in range(30):
+        answer = talk.ask(f"genmove {'bw'[number % 2]}")
+        assert answer.startswith("= ")
+        assert len(talk.engine.game.actions()) == number + 1
+    before = talk.engine.game.actions()
+    assert talk.ask("reg_genmove b").startswith("= ")
+    assert talk.engine.game.actions() == before
+
+
+def test_it_thinks_as_long_as_the_clock_allows(go_model: Path) -> None:
+    talk = Dialogue(go_model)
+    talk.ask("time_settings 1 0 0")
+    assert talk.engine._limits("b").clock == 1
+    assert talk.ask("genmove b").startswith("= ")
+    talk.ask("time_left w 2 4")
+    limits = talk.engine._limits("w")
+    assert (limits.clock, limits.moves_to_go) == (2, 4)
+    talk.ask("time_settings 0 10 0")  # no limit
+    assert talk.engine._limits("b").clock is None
+
+
+def test_it_passes_to_win_and_gives_up_if_told_so(go_model: Path) -> None:
+    talk = Dialogue(go_model, visits=200, resign=-0.9)
+    talk.ask("play b e5")
+    talk.ask("play w pass")  # Black's one stone owns the board
+    assert talk.ask("genmove b") == "= pass"
+    hopeless = Dialogue(go_model, visits=10, resign=1.1)
+    assert hopeless.ask("genmove b") == "= resign"
+
+
+def test_a_game_against_gnu_go(go_model: Path, program: Callable[[str], str]) -> None:
+    """Both as programs; PettingZoo's Go is the referee, and the score is compared with its."""
+    gnugo = f"{program('gnugo')} --mode gtp --chinese-rules --level 1"
+    ours = shlex.join([*PROGRAM, "--model", str(go_model), "--visits", "4"])
+    with GtpPlayer(ours, 9) as first, GtpPlayer(gnugo, 9) as second:
+        result = play_match(first, second, GoEnv, pairs=1, opening_moves=0)
+        assert result.illegal == 0
+        assert first.name == "muzero-agent 0.1.0"
+        score = first.ask("final_score")
+    assert result.num_games == 2
+    assert result.score == 0  # it knows nothing
+    assert score[0] in "BW"
+    assert np.isfinite(float(score[2:]))
+
+
+def test_a_model_that_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from muzero_agent.adapters.engines import gtp
+
+    assert gtp.main(["--model", "/nowhere"]) == 1
+    assert "neither a model directory" in capsys.readouterr().err
