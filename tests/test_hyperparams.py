@@ -127,3 +127,20 @@ def test_what_is_wrong_is_named(lines: str, complaint: str, tmp_path: Path) -> N
 def test_a_file_of_another_kind_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=complaint):
         load_hyperparams("CartPole-v1", written(tmp_path, text))
+
+
+def test_arguments_of_the_environment(tmp_path: Path) -> None:
+    text = "LunarLander-v3: {n_timesteps: 10, policy: MlpPolicy, env_kwargs: %s}"
+    path = tmp_path / "mine.yml"
+    path.write_text(
+        "CartPole-v1: {n_timesteps: 9, policy: MlpPolicy, env_kwargs: {sutton_barto_reward: true}}"
+    )
+    params = load_hyperparams("CartPole-v1", path)
+    assert params.env_kwargs == {"sutton_barto_reward": True}
+    env = params.make_env("CartPole-v1", seed=0)
+    assert env.get_attr("_sutton_barto_reward") == [True]
+    for wrong in ("{xml_file: /etc/passwd}", "[1]", "{3: 4}"):
+        path.write_text(text % wrong)
+        with pytest.raises(ValueError, match="env_kwargs"):
+            load_hyperparams("LunarLander-v3", path)
+    assert load_hyperparams("go_9x9").make_env("go_9x9", 0).get_attr("first_pass")[0] == 120

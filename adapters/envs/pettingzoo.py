@@ -181,26 +181,29 @@ class GoEnv(TurnBasedEnv):
     """go_v5 as a `TurnBasedEnv`, in which training may put off the first pass.
 
     Beginners of 9x9 lose with Black, because of the komi. So self-play comes to think that Black is
-    lost whatever it plays, and ends games by two passes before anything could contradict it.
+    lost whatever it plays, and ends games by two passes before anything could contradict it. With
+    one and the same move for the first pass, all games end soon after it, and what comes later in
+    games against others is never seen.
 
     :param board_size: lines of the board
     :param komi: points for White
-    :param first_pass: move number from which on passing is legal, 0 as in Go; before, it is only if
-        nothing else is
+    :param first_pass: in each game passing is legal from a move on that is drawn from 0 to this
+        one, 0 as in Go; before, it is only if nothing else is
     """
 
     def __init__(self, board_size: int = 9, komi: float = 7.5, first_pass: int = 0) -> None:
         from pettingzoo.classic import go_v5
 
         self.first_pass = first_pass
-        self._move = 0
+        self._move = self._from = 0
         super().__init__(go_v5.env(board_size=board_size, komi=komi))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin a game; see `TurnBasedEnv`."""
-        self._move = 0
+        gym.Env.reset(self, seed=seed)  # seeds the draw
+        self._move, self._from = 0, int(self.np_random.integers(self.first_pass + 1))
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -210,7 +213,7 @@ class GoEnv(TurnBasedEnv):
 
     def _observe(self) -> Any:
         obs = super()._observe()
-        if self._move < self.first_pass and obs[MASK_KEY][:-1].any():
+        if self._move < self._from and obs[MASK_KEY][:-1].any():
             mask = obs[MASK_KEY].copy()
             mask[-1] = 0
             self._observed = obs = {**obs, MASK_KEY: mask}

@@ -27,6 +27,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.pettingzoo import (
+    GoEnv,
     TurnBasedEnv,
     as_turn_based,
     make_turn_based_env,
@@ -504,3 +505,32 @@ class _Winner3(CountingGame):
         super().step(action)
         for agent in self.possible_agents:
             self.rewards[agent] *= 3.0
+
+
+# -- Go ------------------------------------------------------------------------------------------
+
+
+def test_passing_may_be_put_off_in_training() -> None:
+    """The same moves are legal as in go_v5, but for the pass, from a move on that varies."""
+    begins = set()
+    for seed in range(30):
+        plain, late = TurnBasedEnv(go_v5.env(board_size=9)), GoEnv(first_pass=6)
+        plain.reset(seed=seed)
+        late.reset(seed=seed)
+        rng = np.random.default_rng(seed)
+        legal_from = None
+        for move in range(10):
+            here, there = late.action_masks(), plain.action_masks()
+            assert np.array_equal(here[:-1], there[:-1])
+            assert there[-1]
+            if here[-1] and legal_from is None:
+                legal_from = move
+            assert here[-1] == (legal_from is not None)
+            action = int(rng.choice(np.flatnonzero(there[:-1])))
+            obs, *_ = late.step(action)
+            plain.step(action)
+            assert np.array_equal(obs["action_mask"], late.action_masks())
+        assert legal_from is not None
+        begins.add(legal_from)
+    assert begins == set(range(7))
+    assert GoEnv().reset(seed=0)[0]["action_mask"][-1] == 1
