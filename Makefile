@@ -11,8 +11,8 @@ WORKERS ?= 2
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
 STAMP := $(VENV)/.installed
-# The first import compiles the search's kernels, for all workers; tests/conftest.py gives each one thread.
-PYTEST := $(PY) -c 'import muzero_agent.search.kernels' && $(PY) -m pytest -n $(WORKERS) --dist loadgroup
+# The search is compiled once for all workers; tests/conftest.py gives each one thread.
+PYTEST := $(PY) -c 'from muzero_agent.search.kernels import compile_all; compile_all()' && $(PY) -m pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint format types commit-checks oracle bench golden \

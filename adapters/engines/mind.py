@@ -76,6 +76,7 @@ class Mind:
         thinker = self.think_of(game, "rules", megabytes=1)
         for _ in range(4):
             thinker.grow()
+        thinker.follow(thinker.search.children()[0].action)
         self.forget()
 
     def forget(self) -> None:

@@ -5,7 +5,8 @@ without numba's runtime (`_nrt=False`), so that an allocation in here does not e
 Arithmetic is float32 in mctx's order of operations. `nodes` [N + 1] and `slots` [M] are those of
 one root (see `tree.py`), except in the entry points at the end.
 
-Compiling takes about 5 s of processor time, once for each version; loading from the cache 0.3 s.
+Compiling takes some 8 s of processor time for all entry points, 5 s for those of a batch search,
+once for each version; loading from the cache 0.3 s.
 """
 
 # numba infers the types of what it compiles.
@@ -65,27 +66,49 @@ _cache = True
 
 
 def _entry(*signature: Any) -> Callable[[Callable[..., Any]], Callable[..., int]]:
-    """Compile now and for these types only, or load from numba's cache."""
+    """Compile for these types only, or load from numba's cache; at the first call, since hardly a
+    program needs all entry points. Then the compiled function takes this one's place."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., int]:
-        global _cache
-        compiled: Callable[..., int]
-        if _cache:
-            try:
-                compiled = numba.njit(signature, cache=True, **_OPTIONS)(function)
-                return compiled
-            except RuntimeError as error:  # no directory to write the cache to
-                _cache = False
-                warnings.warn(
-                    f"The search is compiled anew in every process: {error}. "
-                    "Set NUMBA_CACHE_DIR to a writable directory to compile it only once.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-        compiled = numba.njit(signature, **_OPTIONS)(function)
-        return compiled
+        def compiled() -> Callable[..., int]:
+            found = globals()[function.__name__] = _compiled(signature, function)
+            return found
+
+        def first_call(*arguments: Any) -> int:
+            return compiled()(*arguments)
+
+        _waiting[function.__name__] = compiled
+        return first_call
 
     return decorate
+
+
+_waiting: dict[str, Callable[[], Callable[..., int]]] = {}
+
+
+def compile_all() -> None:
+    """Compile now what would be at its first call."""
+    for compiled in _waiting.values():
+        compiled()
+
+
+def _compiled(signature: Any, function: Callable[..., Any]) -> Callable[..., int]:
+    global _cache
+    compiled: Callable[..., int]
+    if _cache:
+        try:
+            compiled = numba.njit(signature, cache=True, **_OPTIONS)(function)
+            return compiled
+        except RuntimeError as error:  # no directory to write the cache to
+            _cache = False
+            warnings.warn(
+                f"The search is compiled anew in every process: {error}. "
+                "Set NUMBA_CACHE_DIR to a writable directory to compile it only once.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    compiled = numba.njit(signature, **_OPTIONS)(function)
+    return compiled
 
 
 def _inner(function: _F) -> _F:

@@ -62,15 +62,15 @@ def test_cold_start_without_a_place_for_the_cache(tmp_path: Path) -> None:
         import numpy as np
         from muzero_agent.search import RecurrentOutput, RootOutput
         import muzero_agent.search
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            from muzero_agent.search import gumbel_muzero_policy, muzero_policy
+        from muzero_agent.search import gumbel_muzero_policy, muzero_policy
         assert muzero_agent.search.__file__.startswith({str(tmp_path)!r})
         zeros = np.zeros(1, np.float32)
         output = RecurrentOutput(zeros, zeros, np.zeros((1, 3), np.float32), zeros)
         root = RootOutput(output.prior_logits, zeros)
-        for policy in (muzero_policy, gumbel_muzero_policy):
-            print(policy(root, lambda *_: output, 5).visit_counts.sum())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for policy in (muzero_policy, gumbel_muzero_policy):
+                print(policy(root, lambda *_: output, 5).visit_counts.sum())
         print([type(w.message).__name__ for w in caught if "anew" in str(w.message)])
         print("NUMBA_CACHE_DIR" in str(caught[0].message))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_utime < 16)

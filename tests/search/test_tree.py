@@ -121,7 +121,9 @@ def test_a_simulation_allocates_nothing(policy: Any, num_actions: int) -> None:
 
 def test_kernels_cannot_allocate() -> None:
     # numba refuses to compile an allocation without its runtime
-    for kernel in (kernels.advance, kernels.summarise):
+    kernels.compile_all()
+    for name in ("advance", "gather", "absorb", "reroot", "summarise"):
+        kernel = getattr(kernels, name)
         assert kernel.targetoptions["_nrt"] is False  # type: ignore[attr-defined]
 
 
