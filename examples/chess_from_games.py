@@ -12,14 +12,13 @@ policies are the labels' by a softmax, values the labels' by the usual curve.
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import random
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import chess.pgn
 import numpy as np
@@ -54,8 +53,8 @@ def games(path: Path) -> Iterator[chess.pgn.Game]:
             yield from _read(stream)
 
 
-def _read(stream: io.TextIOBase) -> Iterator[chess.pgn.Game]:
-    while (game := chess.pgn.read_game(stream)) is not None:  # type: ignore[arg-type]
+def _read(stream: TextIO) -> Iterator[chess.pgn.Game]:
+    while (game := chess.pgn.read_game(stream)) is not None:
         yield game
 
 

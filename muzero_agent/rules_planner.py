@@ -84,7 +84,8 @@ class RulesModel(Generic[State]):
         self.states = [self.states[index] for index in kept]
 
     def _evaluated(self, states: Sequence[State], legal: list[list[int]]) -> RootOutput:
-        found = self.evaluate(np.stack([self.rules.observe(state) for state in states]))  # type: ignore[arg-type]
+        boards: list[Any] = [self.rules.observe(state) for state in states]
+        found = self.evaluate(np.stack(boards))
         logits = np.full(found.prior_logits.shape, -np.inf, np.float32)
         for row, actions in enumerate(legal):
             logits[row, actions] = found.prior_logits[row, actions]

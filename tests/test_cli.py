@@ -80,14 +80,19 @@ def test_resuming_goes_on(trained: Path) -> None:
 
 
 def test_a_run_may_start_from_a_model(trained: Path, tmp_path: Path) -> None:
-    short = ["--steps", "10", *SMALL]  # without an update
+    short: list[str | Path] = ["--steps", "10", *SMALL]  # without an update
     out = tmp_path / "further"
     done = run("train", "CartPole-v1", "--start-from", trained / "model", "--out", out, *short)
     assert done.exit_code == 0, done.output
     weights = (out / "model" / "model.safetensors").read_bytes()
     assert weights == (trained / "model" / "model.safetensors").read_bytes()
     assert json.loads((out / "run.json").read_text())["start_from"] == str(trained / "model")
-    wider = ["--set", "policy_kwargs={net_arch: [24]}", "--out", tmp_path / "wider"]
+    wider: list[str | Path] = [
+        "--set",
+        "policy_kwargs={net_arch: [24]}",
+        "--out",
+        tmp_path / "wider",
+    ]
     refused = run("train", "CartPole-v1", "--start-from", trained / "model", *short, *wider)
     assert refused.exit_code == 2
     assert "other shapes" in refused.output

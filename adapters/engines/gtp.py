@@ -189,7 +189,7 @@ class GtpEngine(Engine):
             raise ValueError("unacceptable size")
         self._new_game(size)
         try:
-            assert self.mind
+            self.mind  # noqa: B018 - is loaded
         except ValueError as error:  # a model knows one size
             self._new_game(9)
             raise ValueError(f"unacceptable size: {error}") from error

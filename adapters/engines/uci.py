@@ -400,12 +400,11 @@ class UciEngine(Engine):
         """What is known of each move, the best last, as Lc0 tells it."""
         lines = []
         for child in reversed(report.children):
-            (move,) = self._line(board, [child.action]) or [None]
-            if move is not None:
-                lines.append(
-                    f"info string {move.uci():5} N: {child.visits:7} "
-                    f"P: {100 * child.prior:5.2f}% Q: {child.q:8.5f}"
-                )
+            lines += [
+                f"info string {move.uci():5} N: {child.visits:7} "
+                f"P: {100 * child.prior:5.2f}% Q: {child.q:8.5f}"
+                for move in self._line(board, [child.action])
+            ]
         return lines
 
     def _complain(self, what: str) -> None:

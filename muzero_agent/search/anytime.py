@@ -220,7 +220,8 @@ class AnytimeSearch:
         """Share of the room that is in use, 0 .. 1; at 1 `gather` finds none."""
         if self._room() == 0:
             return 1.0
-        return max(self.num_nodes / self.max_nodes, self._num_slots[0] / self._slots.shape[1])
+        slots = int(self._num_slots[0]) / self._slots.shape[1]
+        return max(self.num_nodes / self.max_nodes, slots)
 
     def depths(self) -> tuple[float, int]:
         """Mean and greatest number of moves from the root to a node."""

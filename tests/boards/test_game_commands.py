@@ -91,8 +91,7 @@ def test_evaluation_is_a_table_of_matches(trained: Path, tmp_path: Path) -> None
 
 
 def test_a_model_may_look_ahead_by_the_rules(trained: Path) -> None:
-    arguments = ["eval", trained / "model", "--episodes", "4", "--against", "random", "--by-rules"]
-    done = run(*arguments)
+    done = run("eval", trained / "model", "--episodes", "4", "--against", "random", "--by-rules")
     assert done.exit_code == 0, done.output
     assert "| random | 4 |" in done.output
 

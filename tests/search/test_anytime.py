@@ -199,14 +199,14 @@ class TrueGame:
             outcome = RULES.outcome(state)
             over = outcome is not None
             rows.append((-(outcome or 0.0), 0.0 if over else -1.0, over))
-        reward, discount, over = (np.array(column) for column in zip(*rows, strict=True))
+        reward, discount, ended = (np.array(column) for column in zip(*rows, strict=True))
         count = len(rows)
         return RecurrentOutput(
             reward.astype(np.float32),
             discount.astype(np.float32),
             np.stack([self._logits(state) for state in self.states[-count:]]),
             np.zeros(count, np.float32),
-            over.astype(np.bool_),
+            ended.astype(np.bool_),
         )
 
 

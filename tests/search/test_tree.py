@@ -124,7 +124,7 @@ def test_kernels_cannot_allocate() -> None:
     kernels.compile_all()
     for name in ("advance", "gather", "absorb", "reroot", "summarise"):
         kernel = getattr(kernels, name)
-        assert kernel.targetoptions["_nrt"] is False  # type: ignore[attr-defined]
+        assert kernel.targetoptions["_nrt"] is False
 
 
 def test_the_arrays_handed_out_keep_their_contents() -> None:

@@ -32,6 +32,7 @@ def test_python_chess_plays_analyses_and_ponders(engine: SimpleEngine) -> None:
     board = chess.Board()
     for _ in range(6):
         played = engine.play(board, Limit(time=0.1), ponder=True, info=chess.engine.INFO_ALL)
+        assert played.move is not None
         assert played.move in board.legal_moves
         assert played.info["nodes"] > 0
         board.push(played.move)
@@ -101,7 +102,7 @@ def test_two_hundred_games(
     engine: SimpleEngine, program: Callable[[str], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At several clocks: no illegal move, no loss on time, no crash, and memory stays flat."""
-    pid = engine.transport.get_pid()  # type: ignore[attr-defined]
+    pid = engine.transport.get_pid()
     results: list[str] = []
     memory: list[int] = []
     opponents = [
@@ -141,6 +142,7 @@ def test_polyglot_as_host(model: Path, program: Callable[[str], str], tmp_path: 
         board = chess.Board()
         for _ in range(4):
             move = engine.play(board, Limit(time=0.2)).move
+            assert move is not None
             assert move in board.legal_moves
             board.push(move)
 

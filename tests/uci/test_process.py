@@ -60,7 +60,7 @@ def test_a_whole_dialogue(model: Path) -> None:
         assert process.stderr is not None
         process.stdin.write(dialogue)
         process.stdin.flush()
-        lines = []
+        lines: list[bytes] = []
         while not lines or not lines[-1].startswith(b"bestmove"):
             lines.append(process.stdout.readline())
             assert lines[-1]
