@@ -279,6 +279,23 @@ def test_the_clock_is_kept(host: Host, arguments: str, least: float, most: float
     check_lines(lines, chess.Board())
 
 
+@pytest.mark.parametrize(
+    "position",
+    ["fen k7/8/8/8/8/8/1q6/K7 w - - 0 1", MATE_IN_ONE],  # one legal move; a mate
+    ids=["the only move", "a mate"],
+)
+def test_what_is_clear_takes_no_time(host: Host, position: str) -> None:
+    began = time.monotonic()
+    host.go("wtime 600000 btime 600000 winc 10000", position)
+    assert time.monotonic() - began < 3  # of 28 s that it may take
+
+
+def test_what_is_not_clear_takes_its_time(host: Host) -> None:
+    began = time.monotonic()
+    host.go("wtime 10000 btime 10000 winc 500", "startpos")
+    assert 0.05 < time.monotonic() - began < 3
+
+
 def test_only_searchmoves_are_played(host: Host) -> None:
     move, _ = host.go("nodes 60 searchmoves a2a3 h2h4")
     assert move in ("a2a3", "h2h4")
