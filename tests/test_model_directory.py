@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from pettingzoo.classic import connect_four_v3
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -22,6 +23,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from muzero_agent import MuZero, zoo
+from muzero_agent.adapters.envs.pettingzoo import as_turn_based
 from muzero_agent.networks import RunningNorm
 from muzero_agent.policies import MlpPolicy
 from muzero_agent.zoo.cards import build_space, describe_space
@@ -429,3 +431,23 @@ def test_a_failure_leaves_the_old_model(
         zoo.save(model, saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_what_only_the_consistency_loss_needs_is_left_out_without_it(tmp_path: Path) -> None:
+    small: dict[str, Any] = {
+        "policy_kwargs": {"net_arch": {"channels": 4, "head_width": 8}},
+        "reanalyse_ratio": 1,
+        "batch_size": 8,
+        "seed": 0,
+    }
+    sizes = []
+    for coef in (1.0, 0.0):
+        model = MuZero("CnnPolicy", connect_four_v3.env, consistency_coef=coef, **small)
+        zoo.save(model, tmp_path / str(coef))
+        sizes.append((tmp_path / str(coef) / "model.safetensors").stat().st_size)
+        loaded = zoo.load(tmp_path / str(coef), env=as_turn_based(connect_four_v3.env))
+        obs = {"observation": np.ones((6, 7, 2), np.int8), "action_mask": np.ones(7, np.int8)}
+        assert (loaded.plan(obs).q_values == model.plan(obs).q_values).all()
+        loaded.learning_starts, loaded.consistency_coef = 20, 1.0
+        loaded.learn(60)  # with fresh layers
+    assert sizes[1] < 0.7 * sizes[0]

@@ -40,6 +40,9 @@ from muzero_agent.zoo.cards import FORMAT_VERSION, Card, Config, build_space, de
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
 MOST_BYTES = {WEIGHTS: 2 << 30, CONFIG: 1 << 20, CARD: 1 << 20}
 """More is not read."""
+CONSISTENCY = ("projector.", "predictor.")
+"""Layers that the consistency loss alone uses, which are not needed to play: a model that was
+trained without that loss is saved without them, and gets fresh ones if it learns with it."""
 VALUE_ERROR = "value_error"  # beside the network's tensors, of which none has a name without a dot
 
 ACTIVATIONS: dict[str, type[Any]] = {
@@ -165,11 +168,12 @@ def load(
     try:
         model = _outline(config, device, overrides, n_envs)
         expected = _expected(model, getattr(torch, config.dtype))
-        if found == expected:
+        needed = {name: kind for name, kind in expected.items() if not _of_consistency(name)}
+        if found in (expected, needed):
             model._setup_model()
     except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"{directory / CONFIG}: no model can be built from it: {error}") from error
-    if found != expected:
+    if found not in (expected, needed):
         raise ValueError(
             f"{directory / WEIGHTS} does not hold the weights of the network that {CONFIG} "
             "describes: the two belong to different models"
@@ -181,8 +185,9 @@ def load(
         raise ValueError(f"{directory / WEIGHTS}: {VALUE_ERROR} is {float(value_error)}")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ValueError(f"{directory / WEIGHTS} holds weights that are not finite")
-    policy.network.load_state_dict(tensors)
-    policy.target_network.load_state_dict(tensors)
+    weights = policy.network.state_dict() | tensors
+    policy.network.load_state_dict(weights)
+    policy.target_network.load_state_dict(weights)
     policy.value_error.copy_(value_error)
     model.num_timesteps = config.num_timesteps
     if env is not None:
@@ -209,10 +214,15 @@ def _weights(model: MuZero, dtype: torch.dtype) -> dict[str, Tensor]:
     tensors = {
         name: (tensor.to(dtype) if name in learned else tensor).cpu().contiguous()
         for name, tensor in network.state_dict().items()
+        if model.consistency_coef > 0 or not _of_consistency(name)
     }
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ValueError(f"the weights are not finite in {dtype}: save them as 'float32'")
     return tensors | {VALUE_ERROR: model.policy.value_error.cpu().clone()}
+
+
+def _of_consistency(name: str) -> bool:
+    return name.startswith(CONSISTENCY)
 
 
 def _may_be_replaced(directory: Path) -> bool:
