@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -444,7 +445,7 @@ def _number(text: str, default: float) -> float:
 
 def where() -> list[str]:
     """The program's full path, and an entry for Cute Chess."""
-    program = Path(sys.argv[0]).resolve()
+    program = Path(shutil.which(sys.argv[0]) or sys.argv[0]).resolve()  # with .exe on Windows
     entry = {
         "name": "muzero-agent",
         "command": str(program),
