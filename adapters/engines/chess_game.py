@@ -31,7 +31,7 @@ class ChessGame:
         :return: what is wrong with it, if something is. A position that is none changes nothing.
         """
         try:
-            board = chess.Board(fen or chess.STARTING_FEN, chess960=chess960)
+            board = chess.Board(chess.STARTING_FEN if fen is None else fen, chess960=chess960)
         except ValueError as error:
             return f"no position: {error}"
         wrong = board.status() & ~chess.STATUS_BAD_CASTLING_RIGHTS & ~chess.STATUS_INVALID_EP_SQUARE

@@ -138,9 +138,9 @@ def _settled(tree: AnytimeSearch, budget: Budget, elapsed: float, new_visits: in
 
 def choose(children: list[Child], temperature: float, rng: np.random.Generator) -> Child:
     """The best child, or one drawn by visits ** (1 / temperature)."""
-    if temperature <= 0 or children[0].mate > 0:
+    visited = [child for child in children if child.visits > 0]
+    if temperature <= 0 or children[0].mate > 0 or not visited:
         return children[0]
-    visited = [child for child in children if child.visits > 0] or children[:1]
     weights = np.log([child.visits for child in visited]) / temperature
     chances = np.exp(weights - weights.max())
     return visited[int(rng.choice(len(visited), p=chances / chances.sum()))]

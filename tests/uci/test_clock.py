@@ -6,12 +6,15 @@ import io
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from muzero_agent.adapters.engines.options import Option, Options
 from muzero_agent.adapters.engines.protocol import Limits, Writer, budget_of
+from muzero_agent.adapters.engines.searching import choose
+from muzero_agent.search.anytime import Child
 
 seconds = st.floats(0, 10_000)
 
@@ -60,6 +63,17 @@ def test_a_move_time_is_used_but_for_the_overhead() -> None:
     assert budget is not None
     assert budget.hard == pytest.approx(0.02)
     assert budget_of(Limits(nodes=5), 0.05) is None
+
+
+def test_a_temperature_draws_among_the_visited() -> None:
+    rng = np.random.default_rng(0)
+    children = [Child(n, visits, 0.0, 0.25, 0) for n, visits in enumerate((60, 30, 10, 0))]
+    drawn = [choose(children, 1.0, rng).action for _ in range(2000)]
+    shares = np.bincount(drawn, minlength=4) / 2000
+    np.testing.assert_allclose(shares, (0.6, 0.3, 0.1, 0.0), atol=0.04)
+    assert choose(children, 0.0, rng) is children[0]
+    assert choose(children[3:], 1.0, rng) is children[3]  # stopped before a visit
+    assert choose([children[1]._replace(mate=3), *children], 5.0, rng).mate == 3
 
 
 def test_lines_from_several_threads_stay_whole(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_options_by_any_case_and_with_spaces(host: Host, tmp_path: Path) -> None
         ("setoption MultiPV 3", "setoption name NAME value VALUE"),
         ("position", "position startpos"),
         ("position fen nonsense", "no position"),
+        ("position fen", "no position"),
         ("position fen 8/8/8/8/8/8/8/8 w - - 0 1", "no position"),
         ("position fen k7/8/8/8/8/8/8/K6r w - - 0 1 moves a1b1 a1a2", "illegal move"),
         ("setoption name WeightsFile value /nowhere", "neither a model directory"),
