@@ -119,12 +119,10 @@ class AnytimeSearch:
         logits, value = _checked_root(root, None)
         if logits.shape != (1, self.num_actions):
             raise ValueError(f"root.prior_logits has shape {logits.shape}; give one row of actions")
-        settings = self._settings.copy()
-        settings["keep_all"] = True  # whatever is legal can be played
         self._num_slots[0] = 0
-        status = kernels.absorb(
+        status = kernels.absorb_all(
             self._nodes, self._slots, self._num_slots, np.zeros(1, LEAF), self._floats, self._ints,
-            settings, value, value, logits, value, self._never[:1], False,
+            self._settings, value, value, logits, value, self._never[:1], False,
         )  # fmt: skip
         assert status == kernels.FINE
         self.num_nodes, self._waiting = 1, 0
@@ -157,7 +155,8 @@ class AnytimeSearch:
         count = self._waiting
         if not _conforms(output):
             output = _conformed(output, count, self.num_actions)
-        status = kernels.absorb(
+        absorb = kernels.absorb_all if self._settings["keep_all"][0] else kernels.absorb
+        status = absorb(
             self._nodes, self._slots, self._num_slots, self._leaves[:count], self._floats,
             self._ints, self._settings, output.reward, output.discount, output.prior_logits,
             output.value, self._never[:count] if output.terminal is None else output.terminal,

@@ -5,8 +5,8 @@ without numba's runtime (`_nrt=False`), so that an allocation in here does not e
 Arithmetic is float32 in mctx's order of operations. `nodes` [N + 1] and `slots` [M] are those of
 one root (see `tree.py`), except in the entry points at the end.
 
-Compiling takes some 8 s of processor time for all entry points, 5 s for those of a batch search,
-once for each version; loading from the cache 0.3 s.
+Compiling takes 5 s of processor time for a batch search and 3.5 s for what `muzero-uci` needs, once
+for each version; loading from the cache 0.3 s.
 """
 
 # numba infers the types of what it compiles.
@@ -134,31 +134,6 @@ _ZERO, _ONE, _INF = np.float32(0), np.float32(1), np.float32(np.inf)
 _TINY, _LOWEST = np.finfo(np.float32).tiny, np.finfo(np.float32).min
 
 # ----------------------------------------------------------------------------------------- select
-
-
-@_inner
-def _select(nodes, slots, settings, explore, considered, scratch):
-    """Walk from the root to the edge to evaluate next: (node, slot).
-
-    Nothing is behind the edge yet, or a leaf that stays one, or one that waits for the network.
-    """
-    index = ROOT
-    while True:
-        node = nodes[index]
-        unvisited = node.first + node.num_children
-        if node.num_ordered == node.num_children < node.num_slots:
-            _order_next(node, slots, settings.rule, scratch)
-        if node.num_children == 0:
-            slot = unvisited
-        elif settings.rule == PUCT:
-            slot = _select_puct(node, slots, settings, explore)
-        elif index == ROOT:
-            slot = _select_considered(node, slots, settings, considered)
-        else:
-            slot = _select_improved(node, slots, settings, scratch.values)
-        if slot == unvisited or nodes[slots[slot].child].num_slots == 0:
-            return index, slot
-        index = slots[slot].child
 
 
 @_inner
@@ -318,6 +293,50 @@ def _completion(node, slots, settings):
     return mixed, low, span, scale
 
 
+@_inner
+def _choose(node, index, slots, settings, explore, considered, scratch):
+    """The slot to follow from a node with visited children, by either rule."""
+    if settings.rule == PUCT:
+        return _select_puct(node, slots, settings, explore)
+    if index == ROOT:
+        return _select_considered(node, slots, settings, considered)
+    return _select_improved(node, slots, settings, scratch.values)
+
+
+@_inner
+def _choose_by_puct(node, index, slots, settings, explore, considered, scratch):
+    return _select_puct(node, slots, settings, explore)
+
+
+def _walk(choose):
+    """Walk from the root to the edge to evaluate next: (node, slot).
+
+    Nothing is behind the edge yet, or a leaf that stays one, or one that waits for the network.
+
+    :param choose: `_choose`, or where one rule is enough the quicker to compile
+    """
+
+    @_inner
+    def select(nodes, slots, settings, explore, considered, scratch):
+        index = ROOT
+        while True:
+            node = nodes[index]
+            unvisited = node.first + node.num_children
+            if node.num_ordered == node.num_children < node.num_slots:
+                _order_next(node, slots, settings.rule, scratch)
+            slot = unvisited
+            if node.num_children > 0:
+                slot = choose(node, index, slots, settings, explore, considered, scratch)
+            if slot == unvisited or nodes[slots[slot].child].num_slots == 0:
+                return index, slot
+            index = slots[slot].child
+
+    return select
+
+
+_select, _select_by_puct = _walk(_choose), _walk(_choose_by_puct)
+
+
 # ----------------------------------------------------------------------------------------- expand
 
 
@@ -364,26 +383,57 @@ def _expand(node, slots, logits, capacity, keep_all, scratch):
     """
     if not _below_infinity(logits):
         return BAD_LOGITS
-    if capacity == 0:
-        return FINE
-    values, actions = scratch.values, scratch.actions
-    node.tail = _ZERO
-    if keep_all:
-        count = 0
-        for a in range(logits.size):
-            values[count] = logits[a]
-            actions[count] = a
-            count += logits[a] > -_INF
-    else:
-        found, complete = _find_candidates(logits, capacity, scratch)
-        count = min(found, capacity)
-        equals = _keep_best(values, actions, found, count) if count < found else 0
-        if count < found or not complete:
-            node.least, _ = _extremes(values[:count])
-            node.tail = _sum_exp_below(logits, node.least) + np.float32(equals)
-    if count == 0:
-        return FINE
+    if capacity > 0:
+        node.tail = _ZERO
+        if keep_all:
+            count = _take_all(logits, scratch)
+        else:
+            count = _take_best(node, logits, capacity, scratch)
+        _fill(node, slots, count, scratch)
+    return FINE
 
+
+@_inner
+def _expand_all(node, slots, logits, capacity, keep_all, scratch):
+    """The same where all actions are kept: quicker to compile."""
+    if not _below_infinity(logits):
+        return BAD_LOGITS
+    if capacity > 0:
+        node.tail = _ZERO
+        _fill(node, slots, _take_all(logits, scratch), scratch)
+    return FINE
+
+
+@_inner
+def _take_all(logits, scratch):
+    """Collect all actions: how many."""
+    count = 0
+    for a in range(logits.size):
+        scratch.values[count] = logits[a]
+        scratch.actions[count] = a
+        count += logits[a] > -_INF
+    return count
+
+
+@_inner
+def _take_best(node, logits, capacity, scratch):
+    """Collect the `capacity` best actions, and note the mass of the others: how many."""
+    found, complete = _find_candidates(logits, capacity, scratch)
+    count = min(found, capacity)
+    values = scratch.values
+    equals = _keep_best(values, scratch.actions, found, count) if count < found else 0
+    if count < found or not complete:
+        node.least, _ = _extremes(values[:count])
+        node.tail = _sum_exp_below(logits, node.least) + np.float32(equals)
+    return count
+
+
+@_inner
+def _fill(node, slots, count, scratch):
+    """Give the node slots for the actions that were collected."""
+    if count == 0:
+        return
+    values, actions = scratch.values, scratch.actions
     _, top = _extremes(values[:count])
     mass = _exponentials(values[:count], top, scratch.weights)
     if node.tail > 0:
@@ -396,7 +446,6 @@ def _expand(node, slots, logits, capacity, keep_all, scratch):
         slot.pending = slot.mate = 0
         slot.prior = scratch.weights[i] / mass
         slot.logit = values[i]
-    return FINE
 
 
 @_inner
@@ -773,7 +822,7 @@ def gather(
     scratch = _Scratch(float_scratch[0], float_scratch[1], int_scratch[0], int_scratch[1])
     count = 0
     for _ in range(leaves.size):
-        index, slot = _select(nodes, slots, search, explore, considered[0], scratch)
+        index, slot = _select_by_puct(nodes, slots, search, explore, considered[0], scratch)
         node = nodes[index]
         if slot < node.first + node.num_children:
             child = nodes[slots[slot].child]
@@ -794,10 +843,51 @@ def gather(
     return count
 
 
-@_entry(
+def _absorbing(expand):
+    """`absorb` with a way to expand."""
+
+    @_inner
+    def absorb_with(
+        all_nodes, all_slots, num_slots, leaves, float_scratch, int_scratch, settings,
+        reward, discount, logits, value, terminal, prove,
+    ):  # fmt: skip
+        nodes, slots, search = all_nodes[0], all_slots[0], settings[0]
+        size = leaves.size
+        if not (
+            reward.size == size and discount.size == size and value.size == size
+            and terminal.size == size and logits.shape == (size, search.num_actions)
+        ):  # fmt: skip
+            return BAD_SHAPE
+        scratch = _Scratch(float_scratch[0], float_scratch[1], int_scratch[0], int_scratch[1])
+        for b in range(size):
+            leaf = leaves[b]
+            node = nodes[leaf.node]
+            status = _create(node, value[b], num_slots[0])
+            if status == FINE and leaf.node != ROOT:
+                status = _attach(nodes, leaf, reward[b], discount[b])
+            if status == FINE and not terminal[b]:
+                capacity = search.num_simulations if node.depth < search.max_depth else 0
+                status = expand(node, slots, logits[b], capacity, search.keep_all, scratch)
+                num_slots[0] += node.num_slots
+            if status != FINE:
+                return status | b << STATUS_BITS
+            _back_up(nodes, slots, leaf.node, 1)
+            if prove and terminal[b] and reward[b] != 0:
+                slots[leaf.slot].mate = 1 if reward[b] > 0 else -1
+                _prove(nodes, slots, leaf.node)
+        return FINE
+
+    return absorb_with
+
+
+_absorb, _absorb_all = _absorbing(_expand), _absorbing(_expand_all)
+_ABSORB = (
     _NODES, _SLOTS, _INTS, _LEAVES, _FLOAT_TABLE, _INT_TABLE, _SETTINGS,
     _FLOATS, _FLOATS, _FLOAT_TABLE, _FLOATS, _FLAGS, types.boolean,
 )  # fmt: skip
+
+
+@_entry(*_ABSORB)
 def absorb(
     all_nodes, all_slots, num_slots, leaves, float_scratch, int_scratch, settings,
     reward, discount, logits, value, terminal, prove,
@@ -809,31 +899,22 @@ def absorb(
     :param prove: a terminal reward above 0 is a win; see `_prove`
     :return: a status
     """
-    nodes, slots, search = all_nodes[0], all_slots[0], settings[0]
-    size = leaves.size
-    if not (
-        reward.size == size and discount.size == size and value.size == size
-        and terminal.size == size and logits.shape == (size, search.num_actions)
-    ):  # fmt: skip
-        return BAD_SHAPE
-    scratch = _Scratch(float_scratch[0], float_scratch[1], int_scratch[0], int_scratch[1])
-    for b in range(size):
-        leaf = leaves[b]
-        node = nodes[leaf.node]
-        status = _create(node, value[b], num_slots[0])
-        if status == FINE and leaf.node != ROOT:
-            status = _attach(nodes, leaf, reward[b], discount[b])
-        if status == FINE and not terminal[b]:
-            capacity = search.num_simulations if node.depth < search.max_depth else 0
-            status = _expand(node, slots, logits[b], capacity, search.keep_all, scratch)
-            num_slots[0] += node.num_slots
-        if status != FINE:
-            return status | b << STATUS_BITS
-        _back_up(nodes, slots, leaf.node, 1)
-        if prove and terminal[b] and reward[b] != 0:
-            slots[leaf.slot].mate = 1 if reward[b] > 0 else -1
-            _prove(nodes, slots, leaf.node)
-    return FINE
+    return _absorb(
+        all_nodes, all_slots, num_slots, leaves, float_scratch, int_scratch, settings,
+        reward, discount, logits, value, terminal, prove,
+    )  # fmt: skip
+
+
+@_entry(*_ABSORB)
+def absorb_all(
+    all_nodes, all_slots, num_slots, leaves, float_scratch, int_scratch, settings,
+    reward, discount, logits, value, terminal, prove,
+):  # fmt: skip
+    """The same where all actions are kept."""
+    return _absorb_all(
+        all_nodes, all_slots, num_slots, leaves, float_scratch, int_scratch, settings,
+        reward, discount, logits, value, terminal, prove,
+    )  # fmt: skip
 
 
 @_entry(_NODES, _SLOTS, _INTS, types.int64, types.int64, _INTS)

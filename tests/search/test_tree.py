@@ -122,7 +122,7 @@ def test_a_simulation_allocates_nothing(policy: Any, num_actions: int) -> None:
 def test_kernels_cannot_allocate() -> None:
     # numba refuses to compile an allocation without its runtime
     kernels.compile_all()
-    for name in ("advance", "gather", "absorb", "reroot", "summarise"):
+    for name in ("advance", "gather", "absorb", "absorb_all", "reroot", "summarise"):
         kernel = getattr(kernels, name)
         assert kernel.targetoptions["_nrt"] is False
 
