@@ -111,6 +111,13 @@ def _compiled(signature: Any, function: Callable[..., Any]) -> Callable[..., int
     return compiled
 
 
+def _variant(function: _F, name: str) -> _F:
+    """Compile a closure under a name of its own: numba's symbols tell closures of one name apart by
+    a counter of the process alone, so that those of two caches may be taken for each other."""
+    function.__name__ = function.__qualname__ = name
+    return _inner(function)
+
+
 def _inner(function: _F) -> _F:
     """Compile into the entry points, not to be called from Python."""
     # said outright, since numba otherwise takes fastmath over from the first caller that it sees
@@ -316,7 +323,6 @@ def _walk(choose):
     :param choose: `_choose`, or where one rule is enough the quicker to compile
     """
 
-    @_inner
     def select(nodes, slots, settings, explore, considered, scratch):
         index = ROOT
         while True:
@@ -331,7 +337,7 @@ def _walk(choose):
                 return index, slot
             index = slots[slot].child
 
-    return select
+    return _variant(select, f"select_by{choose.py_func.__name__}")
 
 
 _select, _select_by_puct = _walk(_choose), _walk(_choose_by_puct)
@@ -846,7 +852,6 @@ def gather(
 def _absorbing(expand):
     """`absorb` with a way to expand."""
 
-    @_inner
     def absorb_with(
         all_nodes, all_slots, num_slots, leaves, float_scratch, int_scratch, settings,
         reward, discount, logits, value, terminal, prove,
@@ -877,7 +882,7 @@ def _absorbing(expand):
                 _prove(nodes, slots, leaf.node)
         return FINE
 
-    return absorb_with
+    return _variant(absorb_with, f"absorb_by{expand.py_func.__name__}")
 
 
 _absorb, _absorb_all = _absorbing(_expand), _absorbing(_expand_all)
