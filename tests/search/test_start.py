@@ -78,3 +78,31 @@ def test_cold_start_without_a_place_for_the_cache(tmp_path: Path) -> None:
         HOME=os.devnull,
     )
     assert out.splitlines() == ["5", "5", "['RuntimeWarning']", "True", "True"]
+
+
+@pytest.mark.parametrize("first", ["None", "4"])
+def test_caches_of_different_processes_do_not_mix(first: str, tmp_path: Path) -> None:
+    """Two searches that share code with variants, each compiled by a process of its own, and then
+    both loaded by a third, in either order: nodes keep all of their actions, or 4."""
+    code = """
+        import numpy as np
+        from muzero_agent.search import RecurrentOutput, RootOutput
+        from muzero_agent.search.anytime import AnytimeSearch
+
+        def slots(children):
+            search = AnytimeSearch(50, 40, children=children, slots_per_node=50)
+            logits = np.arange(50, dtype=np.float32)[None] / 50
+            search.plant(RootOutput(logits, np.zeros(1, np.float32)))
+            edges = search.gather(1)
+            zeros = np.zeros(1, np.float32)
+            search.absorb(RecurrentOutput(zeros, zeros, logits, zeros))
+            return len(search.children(edges.first_node))
+
+        print(*(slots(children) for children in ORDER))
+    """
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    second = "4" if first == "None" else "None"
+    sizes = {"None": "50", "4": "4"}
+    for order in ((first,), (second,), (first, second), (second, first)):
+        out = run(code.replace("ORDER", f"({', '.join(order)},)"), **cache)
+        assert out.split() == [sizes[children] for children in order]
