@@ -32,8 +32,14 @@ from muzero_agent.categorical import h_inverse_numpy
 from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
 from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
 from muzero_agent.resnet import ResNet
-from muzero_agent.rules_planner import MOST_Q_RANGE, RulesPlanner
+from muzero_agent.rules_planner import RulesPlanner
 from muzero_agent.types import MASK_KEY, Observation, RootOutput
+
+MOST_Q_RANGE = 0.5
+"""In games, whose values are from -1 to 1, differences of Q values beyond it are taken in earnest
+whatever the error of values: results are noisy, values by far not as much. Of 400 solved positions
+of Connect Four (64 simulations by the rules, the model in the package), 98.2% of the moves were
+exact at 0.5, 97.5% at 1.5."""
 
 
 def has_mask(space: spaces.Space[Any]) -> bool:
@@ -297,7 +303,7 @@ class MuZeroPolicy(BasePolicy):
             noise=noise,
             temperature=temperature,
             variations=variations,
-            **self._search_settings() | {"min_q_range": self.min_q_range_by_rules},
+            **self._search_settings(),
         )
 
     @torch.inference_mode()
@@ -315,13 +321,10 @@ class MuZeroPolicy(BasePolicy):
 
     @property
     def min_q_range(self) -> float:
-        """Difference of Q values that the search takes in earnest: the error of two values."""
-        return 2.0 * float(self.value_error)
-
-    @property
-    def min_q_range_by_rules(self) -> float:
-        """The same where the true rules are searched; see `rules_planner.MOST_Q_RANGE`."""
-        return min(max(self.min_q_range, 1e-3), MOST_Q_RANGE)
+        """Difference of Q values that the search takes in earnest: the error of two values, in
+        games at most `MOST_Q_RANGE`."""
+        error = 2.0 * float(self.value_error)
+        return error if self.discount > 0 else min(error, MOST_Q_RANGE)
 
     @property
     def latent_bytes(self) -> int:

@@ -16,11 +16,6 @@ from muzero_agent.planner import Plan, search_from
 from muzero_agent.search import Tree
 from muzero_agent.types import Observation, RecurrentOutput, RootOutput, Rules
 
-MOST_Q_RANGE = 0.5
-"""Differences of Q values beyond it are taken in earnest, whatever the error of values: results of
-games are noisy, the values of positions by far not as much. Of 400 solved positions of Connect Four
-(64 simulations, the model in the package), 98.2% of the moves were exact at 0.5, 97.5% at 1.5."""
-
 State = TypeVar("State")
 Evaluate = Callable[[Observation], RootOutput]
 """The network's policy logits [B, A] and values [B] for observations [B, ...] without masks."""

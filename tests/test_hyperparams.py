@@ -143,4 +143,4 @@ def test_arguments_of_the_environment(tmp_path: Path) -> None:
         path.write_text(text % wrong)
         with pytest.raises(ValueError, match="env_kwargs"):
             load_hyperparams("LunarLander-v3", path)
-    assert load_hyperparams("go_9x9").make_env("go_9x9", 0).get_attr("first_pass")[0] == 120
+    assert load_hyperparams("go_9x9").make_env("go_9x9", 0).get_attr("first_pass")[0] == 60

@@ -145,7 +145,7 @@ class Mind:
             slots_per_node=slots,
             prove=by_rules,
             pb_c_init=c_puct,
-            min_q_range=policy.min_q_range_by_rules,
+            min_q_range=max(policy.min_q_range, 1e-8),
         )
         model: Any = (
             RulesModel(self.rules, policy.evaluate)

@@ -94,6 +94,7 @@ class TurnBasedEnv(gym.Env[Any, Any]):
         :param options: of the game
         """
         super().reset(seed=seed)
+        self._begin()
         self._set_board_size()
         self.aec.reset(seed=seed, options=options)
         self._ended = False
@@ -147,6 +148,9 @@ class TurnBasedEnv(gym.Env[Any, Any]):
             return np.ones(self.num_actions, np.bool_)
         return np.asarray(mask, np.bool_)
 
+    def _begin(self) -> None:
+        """What a game draws from `np_random` before it begins."""
+
     def _set_board_size(self) -> None:
         """go_v5 keeps its size in global variables: boards of two sizes would spoil each other."""
         if self.name != "go_v5":
@@ -178,33 +182,41 @@ class TurnBasedEnv(gym.Env[Any, Any]):
 
 
 class GoEnv(TurnBasedEnv):
-    """go_v5 as a `TurnBasedEnv`, in which training may put off the first pass.
+    """go_v5 as a `TurnBasedEnv`, with two changes for training.
 
     Beginners of 9x9 lose with Black, because of the komi. So self-play comes to think that Black is
-    lost whatever it plays, and ends games by two passes before anything could contradict it. With
-    one and the same move for the first pass, all games end soon after it, and what comes later in
-    games against others is never seen.
+    lost whatever it plays, and ends games by two passes before anything could contradict it; and
+    where all moves seem to lose alike, nothing is learned from a search. If passes are put off,
+    games are played. If the komi differs from game to game, unseen, values tell by how much one is
+    ahead, and each point counts (compare the auxiliary target of scores in Wu 2019).
 
     :param board_size: lines of the board
     :param komi: points for White
+    :param komi_spread: standard deviation of a normal draw in each game, rounded to whole points
+        and added to the komi; 0 as in Go
     :param first_pass: in each game passing is legal from a move on that is drawn from 0 to this
         one, 0 as in Go; before, it is only if nothing else is
     """
 
-    def __init__(self, board_size: int = 9, komi: float = 7.5, first_pass: int = 0) -> None:
+    def __init__(
+        self,
+        board_size: int = 9,
+        komi: float = 7.5,
+        komi_spread: float = 0.0,
+        first_pass: int = 0,
+    ) -> None:
         from pettingzoo.classic import go_v5
 
+        self.komi = komi
+        self.komi_spread = komi_spread
         self.first_pass = first_pass
         self._move = self._from = 0
         super().__init__(go_v5.env(board_size=board_size, komi=komi))
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin a game; see `TurnBasedEnv`."""
-        gym.Env.reset(self, seed=seed)  # seeds the draw
+    def _begin(self) -> None:
         self._move, self._from = 0, int(self.np_random.integers(self.first_pass + 1))
-        return super().reset(seed=seed, options=options)
+        drawn = round(self.komi_spread * self.np_random.standard_normal())
+        self.aec.unwrapped._komi = self.komi + drawn
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play a move; see `TurnBasedEnv`."""

@@ -534,3 +534,26 @@ def test_passing_may_be_put_off_in_training() -> None:
         begins.add(legal_from)
     assert begins == set(range(7))
     assert GoEnv().reset(seed=0)[0]["action_mask"][-1] == 1
+
+
+def test_komi_may_vary_in_training() -> None:
+    """About the given one, never a draw, the same for the same seed; each game draws anew."""
+
+    def komis(env: GoEnv) -> list[float]:
+        """Of five games, the first seeded."""
+        return [
+            float(env.aec.unwrapped._go.komi)
+            for game in range(5)
+            if env.reset(seed=3 if game == 0 else None)
+        ]
+
+    varied = [komis(GoEnv(komi_spread=10, first_pass=60)) for _ in range(2)]
+    assert varied[0] == varied[1]
+    assert len(set(varied[0])) > 2
+    assert all(komi % 1 == 0.5 for komi in varied[0])
+    assert komis(GoEnv(komi=5.5)) == [5.5] * 5
+    env = GoEnv(komi_spread=10)
+    env.reset(seed=5)
+    drawn = np.array([env.aec.unwrapped._go.komi for _ in range(300) if env.reset()])
+    assert abs(drawn.mean() - 7.5) < 2
+    assert 8.5 < drawn.std() < 11.5
