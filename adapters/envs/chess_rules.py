@@ -19,14 +19,15 @@ from muzero_agent.adapters.envs.chess import (
 )
 from muzero_agent.adapters.envs.games import random_outcome
 
-_NO_FRAME = np.zeros(13, np.uint64)
+_FRAME_BYTES = 13 * 8
 
 
 class ChessState:
     """A position, and what counts of the game that led to it.
 
     :param board: without its moves; not to be changed
-    :param frames: the newest first, at most 8, of `frame_of`
+    :param frames: the newest first, at most 8: the bytes of `frame_of`. Arrays would not do: their
+        memory lies between that of a search's large arrays, which the system then cannot reuse.
     :param before: keys of the positions since the last move that cannot be taken back
     """
 
@@ -35,13 +36,13 @@ class ChessState:
     def __init__(
         self,
         board: chess.Board,
-        frames: tuple[NDArray[np.uint64], ...] = (),
+        frames: tuple[bytes, ...] = (),
         before: tuple[Any, ...] = (),
     ) -> None:
         self.board = board
         self.key = board._transposition_key()
         self.before = before
-        self.frames = (frame_of(board, self.key in before), *frames[: FRAMES - 1])
+        self.frames = (frame_of(board, self.key in before).tobytes(), *frames[: FRAMES - 1])
 
     def times(self) -> int:
         """How often the position has been there, this time included."""
@@ -94,8 +95,8 @@ class ChessRules:
 
     def observe(self, state: ChessState) -> NDArray[np.bool_]:
         """bool [8, 8, 111], as `adapters.envs.chess` describes it."""
-        missing = FRAMES - len(state.frames)
-        return observe(state.board, np.stack(state.frames + (_NO_FRAME,) * missing))
+        frames = b"".join(state.frames).ljust(FRAMES * _FRAME_BYTES, b"\0")
+        return observe(state.board, np.frombuffer(frames, np.uint64).reshape(FRAMES, -1))
 
     def rollout(self, state: ChessState, rng: random.Random) -> float:
         """Outcome of random play, for the player to move."""
