@@ -194,12 +194,19 @@ class LatentModel:
 
     @torch.inference_mode()
     def plant(self, positions: Sequence[tuple[Obs, NDArray[np.bool_]]]) -> RootOutput:
-        """Begin with a preprocessed observation [1, ...] and the legal actions, bool [A]."""
+        """Begin with a preprocessed observation [1, ...] and the legal actions, bool [A].
+
+        :raises MemoryError: if there is no room for the latents
+        """
         ((obs, legal),) = positions
         inference = self.network.initial_inference(obs)
         shape = (self.max_nodes, *inference.latent.shape[1:])
         if self._latents.shape != shape:
-            self._latents = inference.latent.new_empty(shape)
+            self._latents = torch.empty(0)  # its memory is free before the next takes it
+            try:
+                self._latents = inference.latent.new_empty(shape)
+            except RuntimeError as error:
+                raise MemoryError(f"no room for the latents of {self.max_nodes} nodes") from error
         self._latents[0], self._num = inference.latent[0], 1
         logits = np.where(legal, _numpy(inference.policy_logits), -np.inf).astype(np.float32)
         return RootOutput(logits, h_inverse_numpy(_numpy(inference.scalars[0])))

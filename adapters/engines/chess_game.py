@@ -19,7 +19,7 @@ class ChessGame:
 
     def __init__(self) -> None:
         self.board = chess.Board()
-        self.start = self.board.fen()
+        self._fen = self.board.fen()
         self.moves: list[chess.Move] = []
         self._actions: list[int] = []
 
@@ -37,16 +37,23 @@ class ChessGame:
         wrong = board.status() & ~chess.STATUS_BAD_CASTLING_RIGHTS & ~chess.STATUS_INVALID_EP_SQUARE
         if wrong:
             return f"no position: {wrong!r}"
-        self.board, self.start, self.moves, self._actions = board, board.fen(), [], []
+        self.board, self._fen, self.moves, self._actions = board, board.fen(), [], []
         for text in moves:
             try:
                 move = board.parse_uci(text)
             except ValueError as error:
                 return f"illegal move: {error}"
+            if not move:  # "0000", which chess.Board plays
+                return f"illegal move: {text!r} is none"
             self.moves.append(move)
             self._actions.append(action_of(move, board.turn))
             board.push(move)
         return None
+
+    @property
+    def start(self) -> str:
+        """What tells one beginning from another."""
+        return f"{self._fen} {'Chess960' if self.board.chess960 else ''}"
 
     def actions(self) -> list[int]:
         """Of both players, from the start on."""
@@ -54,7 +61,7 @@ class ChessGame:
 
     def state(self) -> ChessState:
         """By the rules, with what came before."""
-        state = ChessState(chess.Board(self.start, chess960=self.board.chess960))
+        state = ChessState(chess.Board(self._fen, chess960=self.board.chess960))
         for move in self.moves:
             state = RULES.play_move(state, move)
         return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,6 +70,7 @@ class Mind:
         self._state_bytes, self._slots, self._most_legal = state_bytes, slots, most_legal
         self.current: Thinker[Any] | None = None
         self._made_for: tuple[Any, ...] = ()
+        self._least_too_much: float = math.inf  # megabytes for which there was no room
         self._start, self._actions, self._whole = "", list[int](), False
 
     def warm_up(self, game: Game) -> None:
@@ -82,6 +84,18 @@ class Mind:
     def forget(self) -> None:
         """Begin anew with the next position."""
         self._whole = False
+
+    def drop(self) -> None:
+        """Give up the tree, as after an error in the midst of a search."""
+        self.current = None
+        self.forget()
+
+    def by_policy(self, game: Game, allowed: Collection[int] = ()) -> int:
+        """The action that the network likes best at first sight."""
+        state = game.state()
+        obs: Any = self.rules.observe(state)
+        logits = self.model.policy.evaluate(obs[None]).prior_logits[0]
+        return max(allowed or self.rules.legal(state), key=lambda action: float(logits[action]))
 
     def think_of(
         self,
@@ -98,22 +112,41 @@ class Mind:
 
         :param planner: "rules" or "latent"
         :param allowed: actions to choose among; empty: all
-        :param megabytes: memory that it may take
+        :param megabytes: memory that it may take; where there is no room for it, half of it, and
+            so on: see `megabytes`
         :param leaves: see `Thinker`
         :param c_puct: see `muzero_policy`, c1
         :param keep: whether to go on with the tree of the position before
         """
-        made_for = (planner, megabytes, c_puct)
-        if self.current is None or self._made_for != made_for:
-            self.current = None  # its memory is free before the next takes it
-            self.current, self._made_for = self._make(*made_for), made_for
-            self.forget()
-        thinker = self.current
-        thinker.leaves = leaves
-        if not (keep and not allowed and self._follow(game, thinker)):
-            thinker.begin(self._root(game, planner), allowed or None)
+        while True:
+            try:
+                thinker = self._thinker(planner, megabytes, c_puct)
+                thinker.leaves = leaves
+                if not (keep and not allowed and self._follow(game, thinker)):
+                    thinker.begin(self._root(game, planner), allowed or None)
+                break
+            except MemoryError:
+                self.drop()
+                if self.megabytes <= 1:
+                    raise
+                self._least_too_much = self.megabytes
         self._start, self._actions, self._whole = game.start, game.actions(), not allowed
         return thinker
+
+    @property
+    def megabytes(self) -> int:
+        """Memory that the tree may take at present."""
+        return int(self._made_for[1]) if self._made_for else 0
+
+    def _thinker(self, planner: str, megabytes: int, c_puct: float) -> Thinker[Any]:
+        while megabytes >= self._least_too_much and megabytes > 1:
+            megabytes //= 2
+        made_for = (planner, megabytes, c_puct)
+        if self.current is None or self._made_for != made_for:
+            self.drop()  # its memory is free before the next takes it
+            self._made_for = made_for
+            self.current = self._make(*made_for)
+        return self.current
 
     def _follow(self, game: Game, thinker: Thinker[Any]) -> bool:
         """Go on with the tree, if the game went on from where it was."""

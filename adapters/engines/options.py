@@ -81,14 +81,18 @@ class Options:
         return self._values[name.lower()]
 
     def set(self, name: str, text: str) -> None:
-        """Set an option, or press a button.
+        """Set an option, or press a button; what its `changed` refuses is not set.
 
         :raises ValueError: for an unknown name, or a value that is none
         """
         option = self._options.get(name.lower())
         if option is None:
             raise ValueError(f"no option is called {name!r}")
-        value = option.read(text)
-        self._values[name.lower()] = value
+        before = self._values[name.lower()]
+        self._values[name.lower()] = value = option.read(text)
         if option.changed is not None:
-            option.changed(value)
+            try:
+                option.changed(value)
+            except Exception:
+                self._values[name.lower()] = before
+                raise

@@ -132,8 +132,9 @@ class Stop:
 
     def ponderhit(self) -> None:
         """The expected move was played: the clock runs from now on."""
-        self.started = time.monotonic()
-        self.pondering = False
+        if self.pondering:
+            self.started = time.monotonic()
+            self.pondering = False
 
     def elapsed(self) -> float:
         """Seconds on the clock."""

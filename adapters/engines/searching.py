@@ -17,6 +17,8 @@ from muzero_agent.thinking import Thinker
 
 SLICE_SECONDS = 0.01
 """What a slice should take at most, so that the search heeds a stop at once."""
+BARREN_VISITS = 1000
+"""So many visits, and half of all, that reach no new position: there are none worth a visit."""
 
 
 class Report(NamedTuple):
@@ -49,7 +51,7 @@ def search(
     tree = thinker.search
     began, before = time.monotonic(), tree.visits
     leaves, told, best = thinker.leaves, 0.0, -1
-    size = 1
+    size, barren = 1, 0
 
     def report() -> Report:
         seconds = time.monotonic() - began
@@ -73,11 +75,14 @@ def search(
         wanted = min(size, 1 + tree.visits // 8)
         if limits.nodes is not None:
             wanted = min(wanted, max(limits.nodes - tree.visits, 1))
-        if tree.decided or not thinker.grow(wanted):
+        exhausted = tree.decided or barren > max(BARREN_VISITS, tree.visits // 2)
+        visits, nodes = tree.visits, tree.num_nodes
+        if exhausted or not thinker.grow(wanted):
             if not (limits.infinite or stop.pondering):
                 break
             stop.stopped.wait(0.01)
             continue
+        barren = barren + tree.visits - visits if tree.num_nodes == nodes else 0
         taken = time.monotonic() - started
         if wanted == size:
             size = min(size * 2, leaves) if taken < SLICE_SECONDS / 2 else size

@@ -18,13 +18,14 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from muzero_agent import __version__
 from muzero_agent.adapters.engines.models import find_model
-from muzero_agent.adapters.engines.options import Option, Options
+from muzero_agent.adapters.engines.options import MOST, Option, Options
 from muzero_agent.adapters.engines.protocol import Engine, Limits, Stop, Writer
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class UciEngine(Engine):
     def __init__(self, write: Writer, model: Path) -> None:
         super().__init__(write)
         self.debug = False
-        self.directory = model
+        self._given = self.directory = model
+        self._room = 0  # megabytes of the tree that were told of
         self._game: ChessGame | None = None
         self._mind: Mind | None = None
         self._loaded = threading.Event()
@@ -183,7 +185,7 @@ class UciEngine(Engine):
             word = words[at]
             at += 1
             if word in names and at < len(words) and re.fullmatch(r"-?\d+", words[at]):
-                numbers[word] = int(words[at])
+                numbers[word] = min(max(int(words[at][:12]), -MOST), MOST)
                 at += 1
             elif word in ("infinite", "ponder"):
                 flags.add(word)
@@ -193,21 +195,23 @@ class UciEngine(Engine):
                 ):
                     allowed.append(words[at])
                     at += 1
-        mine = "w" if self.game.board.turn else "b"
+        mine, other = "wb" if self.game.board.turn else "bw"
+        if f"{mine}time" not in numbers and f"{other}time" in numbers:
+            mine = other  # better than no clock at all
+
+        def at_least_one(name: str) -> int | None:
+            return max(numbers[name], 1) if name in numbers else None
+
         clock = numbers.get(f"{mine}time")
-
-        def above_zero(name: str) -> int | None:
-            return numbers[name] if numbers.get(name, 0) > 0 else None
-
         movetime = numbers.get("movetime")
         return Limits(
-            nodes=above_zero("nodes"),
-            depth=above_zero("depth"),
-            mate=above_zero("mate"),
+            nodes=at_least_one("nodes"),
+            depth=at_least_one("depth"),
+            mate=at_least_one("mate"),
             movetime=None if movetime is None else max(movetime, 0) / 1000,
             clock=None if clock is None else max(clock, 0) / 1000,
             increment=max(numbers.get(f"{mine}inc", 0), 0) / 1000,
-            moves_to_go=above_zero("movestogo"),
+            moves_to_go=max(numbers.get("movestogo", 0), 0) or None,
             infinite="infinite" in flags or not (numbers.keys() | flags),
             ponder="ponder" in flags,
             allowed=self._legal_of(allowed),
@@ -232,7 +236,7 @@ class UciEngine(Engine):
             torch.set_num_threads(number)
 
     def _set_weights(self, path: str) -> None:
-        self.directory = find_model(path or BUNDLED)
+        self.directory = find_model(path) if path else self._given
         self._reload()
 
     def _set_log(self, path: str) -> None:
@@ -268,15 +272,16 @@ class UciEngine(Engine):
             self._load()
 
     def _load_now(self) -> None:
+        directory = self.directory
         try:
             import torch
 
             from muzero_agent.adapters.engines.chess_game import chess_mind
 
             torch.set_num_threads(self.options["Threads"])
-            self._mind = chess_mind(self.directory, self.options["Backend"])
+            self._mind = chess_mind(directory, self.options["Backend"])
         except Exception as error:  # noqa: BLE001 - and so it is told, and a legal move is played
-            self._complain(f"{self.directory} cannot be loaded: {error}")
+            self._complain(f"{directory} cannot be loaded: {error}")
         finally:
             self._loaded.set()
 
@@ -301,9 +306,9 @@ class UciEngine(Engine):
         except Exception as error:  # noqa: BLE001 - each `go` gets a move, or the game is lost
             if self.debug:
                 self._complain(traceback.format_exc())
-            self._complain(f"the search failed: {error}")
+            self._complain(f"the search failed: {error or type(error).__name__}")
+            move = self._without_search(board, limits.allowed or legal)
             self._hold(limits, stop)
-            move = (limits.allowed or legal)[0]
             self.write("info depth 0 score cp 0 pv " + move.uci(), f"bestmove {move.uci()}")
 
     def _search(
@@ -330,6 +335,9 @@ class UciEngine(Engine):
             c_puct=c_puct,
             keep=limits.nodes is None,  # so many, and no others
         )
+        if self._mind.megabytes not in (self._room, self.options["Hash"]):
+            self._complain(f"Hash is {self._mind.megabytes}: there is no room for more")
+        self._room = self._mind.megabytes
         report = search(
             thinker,
             limits,
@@ -345,6 +353,17 @@ class UciEngine(Engine):
         if self.options["VerboseMoveStats"]:
             lines = [*self._statistics(board, report), *lines]
         return line, lines
+
+    def _without_search(self, board: chess.Board, moves: list[chess.Move]) -> chess.Move:
+        """A move after a search that failed; the next one begins with nothing of its tree."""
+        from muzero_agent.adapters.envs.chess import action_of
+
+        if self._mind is not None:
+            self._mind.drop()
+            with suppress(Exception):
+                actions = {action_of(move, board.turn): move for move in moves}
+                return actions[self._mind.by_policy(self.game, actions.keys())]
+        return moves[0]
 
     def _hold(self, limits: Limits, stop: Stop) -> None:
         """Wait for `stop` or `ponderhit` where the protocol wants it."""
@@ -397,6 +416,8 @@ class UciEngine(Engine):
                 break
             moves.append(move)
             board.push(move)
+            if drawn(board):
+                break
         return moves
 
     def _statistics(self, board: chess.Board, report: Report) -> list[str]:
@@ -435,6 +456,13 @@ def wdl_of(child: Child) -> tuple[int, int, int]:
         q = math.copysign(1.0, child.mate)
     win, loss = round(250 * (1 + q) ** 2), round(250 * (1 - q) ** 2)
     return win, 1000 - win - loss, loss
+
+
+def drawn(board: chess.Board) -> bool:
+    """Whether the game ends here without a mate, as `ChessRules` sees it."""
+    return (
+        board.is_insufficient_material() or board.halfmove_clock >= 100 or board.is_repetition(3)
+    )
 
 
 def _number(text: str, default: float) -> float:

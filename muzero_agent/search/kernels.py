@@ -139,6 +139,7 @@ def _reducing(function: _F) -> _F:
 
 _ZERO, _ONE, _INF = np.float32(0), np.float32(1), np.float32(np.inf)
 _TINY, _LOWEST = np.finfo(np.float32).tiny, np.finfo(np.float32).min
+_HUGE = np.float32(1e20)  # beyond all scores, and yet far from infinity
 
 # ----------------------------------------------------------------------------------------- select
 
@@ -201,7 +202,7 @@ def _select_puct(node, slots, settings, explore):
         if slot.mate != 0:
             if slot.mate > 0:
                 return i
-            score = _LOWEST / np.float32(slot.visits + 1)  # the one least looked at
+            score = -_HUGE * np.float32(slot.visits + 1)  # the one least looked at
         if score > top:
             best, top = i, score
     if node.num_children < node.num_slots and bonus * slots[end].prior > top:

@@ -246,6 +246,22 @@ def test_proofs_are_true_and_forced_wins_are_found(leaves: int) -> None:
     assert proven > 50
 
 
+def test_of_moves_that_lose_each_is_looked_at() -> None:
+    search = AnytimeSearch(4, 1000, prove=True)
+    search.plant(RootOutput(np.zeros((1, 4), np.float32), np.zeros(1, np.float32)))
+    while search.visits < 40:
+        count = len(search.gather(1).action)
+        if count:
+            nothing = np.zeros(count, np.float32)
+            search.absorb(
+                RecurrentOutput(
+                    nothing - 1, nothing, np.zeros((count, 4), np.float32), nothing, nothing == 0
+                )
+            )
+    assert [child.visits for child in search.children()] == [10] * 4
+    assert all(child.mate == -1 for child in search.children())
+
+
 # -- limits --------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,34 @@ def test_the_greeting_comes_before_anything_heavy(model: Path) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout == "[]\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_hash_bounds_the_memory(model: Path) -> None:
+    """Of the tree with its positions, while the search makes and drops large arrays."""
+
+    def resident(process: subprocess.Popen[bytes]) -> int:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) // 1024  # type: ignore[index]
+
+    with start(model) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"setoption name Hash value 32\ngo nodes 100\nisready\n")
+        process.stdin.flush()
+        while not process.stdout.readline().startswith(b"bestmove"):
+            pass
+        before = resident(process)
+        process.stdin.write(b"go nodes 100000\n")
+        process.stdin.flush()
+        last, line = b"", process.stdout.readline()
+        while not line.startswith(b"bestmove"):
+            last, line = line, process.stdout.readline()
+        assert b" hashfull 1000 " in last
+        assert resident(process) - before < 64
+        process.stdin.write(b"quit\n")
+        process.stdin.close()
+        assert process.wait(10) == 0
 
 
 def test_a_whole_dialogue(model: Path) -> None:

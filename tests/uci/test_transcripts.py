@@ -6,16 +6,18 @@ import math
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import chess
 import pytest
 
 from muzero_agent import MuZero, zoo
-from muzero_agent.adapters.engines.chess_game import ChessGame
+from muzero_agent.adapters.engines.chess_game import ChessGame, chess_mind
 from muzero_agent.adapters.engines.uci import score_of, wdl_of
-from muzero_agent.adapters.envs.chess import move_of
+from muzero_agent.adapters.envs.chess import action_of, move_of
 from muzero_agent.adapters.envs.chess_rules import ChessRules
 from muzero_agent.search.anytime import Child
+from muzero_agent.types import RecurrentOutput
 
 from .host import Host
 
@@ -110,6 +112,7 @@ def test_options_by_any_case_and_with_spaces(host: Host, tmp_path: Path) -> None
         ("position fen", "no position"),
         ("position fen 8/8/8/8/8/8/8/8 w - - 0 1", "no position"),
         ("position fen k7/8/8/8/8/8/8/K6r w - - 0 1 moves a1b1 a1a2", "illegal move"),
+        ("position startpos moves 0000 e2e4", "illegal move: '0000'"),
         ("setoption name WeightsFile value /nowhere", "neither a model directory"),
     ],
 )
@@ -121,6 +124,10 @@ def test_what_is_wrong_is_said_and_nothing_else_happens(
     assert len(said) == 2
     assert said[0].startswith("info string")
     assert complaint in said[0]
+    for option in host.engine.options:
+        assert option.kind == "button" or host.engine.options[option.name] == option.default
+    _, lines = host.go("nodes 3")
+    check_lines(lines, host.engine.game.board)
 
 
 def test_options_are_declared_as_uci_wants_them(host: Host) -> None:
@@ -219,6 +226,42 @@ def test_pondering_holds_the_move_until_the_ponderhit(host: Host) -> None:
     host.expect("bestmove .*")
 
 
+def test_a_stray_ponderhit_does_not_start_the_clock_again(host: Host) -> None:
+    began = time.monotonic()
+    host.say("position startpos", "go movetime 600")
+    host.quiet(0.4)
+    host.say("ponderhit")
+    host.expect("bestmove .*")
+    assert time.monotonic() - began < 0.9
+
+
+def test_a_search_that_fails_costs_its_tree_alone(host: Host) -> None:
+    """The move comes from the policy; the next search begins anew."""
+    host.go("movetime 100", "startpos")
+    assert host.engine._mind is not None
+    thinker = host.engine._mind.current
+    assert thinker is not None
+    steps = 0
+    step = thinker.model.step
+
+    def failing(*arguments: Any) -> RecurrentOutput:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            raise RuntimeError("out of memory, say")
+        return step(*arguments)
+
+    thinker.model.step = failing  # type: ignore[method-assign]
+    move, lines = host.go("movetime 10000")
+    assert steps == 3
+    assert any("the search failed: out of memory, say" in line for line in lines)
+    policy, _ = host.go("nodes 1", "startpos")
+    assert move == policy
+    _, lines = host.go("nodes 50")
+    assert nodes_of(lines) == 50
+    assert not any("failed" in line for line in lines)
+
+
 # -- limits --------------------------------------------------------------------------------------
 
 
@@ -246,6 +289,29 @@ def test_depth_is_reached(host: Host) -> None:
     assert int(lines[-2].split()[2]) >= 2
 
 
+@pytest.mark.parametrize(("limit", "most"), [("nodes", 1), ("depth", 100)])
+def test_a_limit_of_nothing_is_one(host: Host, limit: str, most: int) -> None:
+    for number in ("0", "-5", "1"):
+        _, lines = host.go(f"{limit} {number}")
+        assert nodes_of(lines) <= most
+
+
+def test_limits_beyond_all_numbers_are_none(host: Host) -> None:
+    host.say(f"go nodes {10**30} wtime {10**30} btime {10**30} depth {10**20}")
+    host.quiet(0.2)
+    host.say("stop")
+    check_lines(host.expect("bestmove .*"), chess.Board())
+
+
+def test_a_search_ends_where_there_is_no_more_to_find(host: Host) -> None:
+    """All moves end the game, which two kings never do before."""
+    host.go("depth 20", "fen 8/8/8/4k3/8/8/8/4K3 w - - 0 1")
+    host.say("go infinite")
+    assert not any(line.startswith("bestmove") for line in host.quiet(0.5))
+    host.say("stop")
+    assert nodes_of(host.expect("bestmove .*")) < 3000
+
+
 def test_a_mate_in_one_is_told_and_ends_the_search(host: Host) -> None:
     move, lines = host.go("mate 1", MATE_IN_ONE)
     assert move == "a1a8"
@@ -258,6 +324,7 @@ def test_a_mate_in_one_is_told_and_ends_the_search(host: Host) -> None:
 @pytest.mark.parametrize(
     ("arguments", "least", "most"),
     [
+        ("btime 500", 0.0, 0.3),  # the other one's, as there is no other
         ("movetime 300", 0.1, 0.5),
         ("wtime 3000 btime 3000", 0.0, 1.0),
         ("wtime 200 btime 200 winc 0 binc 0", 0.0, 0.2),
@@ -467,6 +534,31 @@ def test_a_full_hash_ends_the_search_and_is_told(host: Host) -> None:
     host.expect("bestmove .*")
 
 
+def test_a_hash_without_room_is_halved(model: Path) -> None:
+    mind = chess_mind(model, "cpu")
+    for planner in ("rules", "latent"):
+        thinker = mind.think_of(ChessGame(), planner, megabytes=2**26)  # 64 TB
+        assert mind.megabytes < 2**26
+        assert thinker.grow()
+
+
+def test_a_line_ends_with_the_game(host: Host) -> None:
+    """By repetition, by fifty moves, and where nobody can win."""
+    shuffle = ["g1f3", "g8f6", "f3g1", "f6g8"]
+    for fen, moves, length in (
+        (chess.STARTING_FEN, shuffle * 3, 8),
+        ("k7/8/8/8/8/8/8/K6R w - - 97 80", ["h1h2", "a8b8", "h2h1", "b8a8"], 3),
+        ("k7/8/8/8/8/8/1n6/K7 w - - 0 1", ["a1b2", "a8b8", "b2a1"], 1),
+    ):
+        board, actions = chess.Board(fen), []
+        for text in moves:
+            move = board.parse_uci(text)
+            actions.append(action_of(move, board.turn))
+            board.push(move)
+        line = host.engine._line(chess.Board(fen), actions)
+        assert [move.uci() for move in line] == moves[:length]
+
+
 def test_mates_in_two_are_found(host: Host) -> None:
     move, lines = host.go("nodes 20000", "fen kbK5/pp6/1P6/8/8/8/8/R7 w - - 0 1")
     assert move == "a1a6"
@@ -490,11 +582,18 @@ def test_another_model_by_an_option(model: Path, tmp_path: Path) -> None:
         lines = host.expect("readyok")
         assert any("is a model of another game" in line for line in lines)
         host.go("nodes 5")  # with the model that it had
+        host.say("setoption name WeightsFile value <empty>", "isready")
+        host.expect("readyok")
+        host.go("nodes 5")
+        assert host.engine.directory == model  # that it was started with
 
 
 def test_positions_of_a_game() -> None:
     game = ChessGame()
+    assert game.set(None, ["e2e4", "e7e5"], chess960=True) is None
+    start = game.start
     assert game.set(None, ["e2e4", "e7e5"]) is None
+    assert game.start != start  # castling is another action
     state = game.state()
     assert state.board.fen() == game.board.fen()
     assert len(state.frames) == 3
