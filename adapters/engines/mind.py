@@ -95,7 +95,8 @@ class Mind:
         state = game.state()
         obs: Any = self.rules.observe(state)
         logits = self.model.policy.evaluate(obs[None]).prior_logits[0]
-        return max(allowed or self.rules.legal(state), key=lambda action: float(logits[action]))
+        choices = sorted(allowed or self.rules.legal(state))  # of equals the first, as in a search
+        return max(choices, key=lambda action: float(logits[action]))
 
     def think_of(
         self,
