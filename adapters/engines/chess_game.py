@@ -7,6 +7,7 @@ from pathlib import Path
 
 import chess
 
+from muzero_agent import zoo
 from muzero_agent.adapters.engines.mind import Mind
 from muzero_agent.adapters.envs.chess import action_of
 from muzero_agent.adapters.envs.chess_rules import ChessRules, ChessState
@@ -69,6 +70,7 @@ class ChessGame:
 
 def chess_mind(directory: Path, device: str) -> Mind:
     """A mind for chess: a state takes 2 kB, a position has 218 legal moves at most."""
-    mind = Mind(directory, RULES, device=device, state_bytes=2000, slots=48, most_legal=218)
+    model = zoo.load(directory, device=device)
+    mind = Mind(model, RULES, state_bytes=2000, slots=48, most_legal=218)
     mind.warm_up(ChessGame())
     return mind

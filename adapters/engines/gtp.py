@@ -6,17 +6,21 @@ GTP asks and waits: every command is answered before the next is read, a move as
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import signal
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from muzero_agent import __version__
-from muzero_agent.adapters.engines.models import find_model
 from muzero_agent.adapters.engines.protocol import Engine, Limits, Stop, Writer
+from muzero_agent.zoo.bundled import find_model
 
 if TYPE_CHECKING:
     from muzero_agent.adapters.engines.mind import Mind
@@ -25,18 +29,23 @@ OVERHEAD = 0.05  # seconds that a move costs beside its search
 
 
 class GoGame:
-    """Where a game began, and what was played.
+    """Where a game began, and what was played, command by command.
 
     :param board_size: lines of the board
     :param komi: points for White
+    :param commands: actions of an earlier game to repeat, a list for each command
     """
 
-    def __init__(self, board_size: int, komi: float) -> None:
+    def __init__(
+        self, board_size: int, komi: float, commands: Sequence[Sequence[int]] = ()
+    ) -> None:
         from muzero_agent.adapters.envs.go_rules import GoRules
 
         self.rules = GoRules(board_size, komi)
         self.states = [self.rules.initial()]
-        self._actions: list[int] = []
+        self.commands: list[list[int]] = []
+        for actions in commands:
+            self._follow(actions)
 
     @property
     def start(self) -> str:
@@ -45,7 +54,7 @@ class GoGame:
 
     def actions(self) -> list[int]:
         """Of both players."""
-        return list(self._actions)
+        return [action for actions in self.commands for action in actions]
 
     def state(self) -> Any:
         """By the rules, with what came before."""
@@ -61,26 +70,69 @@ class GoGame:
 
         :raises ValueError: if it is illegal
         """
-        pass_move = self.rules.num_actions - 1
-        for number in [pass_move, action] if color != self.to_move else [action]:
-            if number not in self.rules.legal(self.state()):
-                raise ValueError("illegal move")
-            self.states.append(self.rules.play(self.state(), number))
-            self._actions.append(number)
+        self._follow([action] if color == self.to_move else [self._pass, action])
+
+    def turn_to(self, color: str) -> bool:
+        """Pass, if it is the other player's turn: whether it was. `undo` takes it back."""
+        if color == self.to_move:
+            return False
+        self._follow([self._pass])
+        return True
 
     def undo(self) -> None:
-        """Take back a move.
+        """Take back a move, and what was passed for it.
 
         :raises ValueError: if there is none
         """
-        if not self._actions:
+        if not self.commands:
             raise ValueError("cannot undo")
-        self.states.pop()
-        self._actions.pop()
+        del self.states[-len(self.commands.pop()) :]
+
+    @property
+    def _pass(self) -> int:
+        return self.rules.num_actions - 1
+
+    def _follow(self, actions: Sequence[int]) -> None:
+        states = [self.state()]
+        for action in actions:
+            if action not in self.rules.legal(states[-1]):
+                raise ValueError("illegal move")
+            states.append(self.rules.play(states[-1], action))
+        self.states += states[1:]
+        self.commands.append(list(actions))
+
+
+class GoClock:
+    """What a player has left: the main time, then so many stones in each period of byo-yomi.
+
+    :param main: seconds
+    :param period: seconds of byo-yomi
+    :param stones: to play in a period
+    """
+
+    def __init__(self, main: float, period: float, stones: int) -> None:
+        self._period = (period, stones)
+        self.set(main, 0)
+
+    def set(self, seconds: float, stones: int) -> None:
+        """So much is left; no stones mean the main time."""
+        main_is_over = stones == 0 and seconds <= 0
+        self.seconds, self.stones = self._period if main_is_over else (seconds, stones)
+
+    def spend(self, seconds: float) -> None:
+        """A move took so long."""
+        if self.stones == 1:
+            self.seconds, self.stones = self._period
+        else:
+            self.set(self.seconds - seconds, max(self.stones - 1, 0))
+
+    def limits(self) -> Limits:
+        """Of the next move."""
+        return Limits(clock=max(self.seconds, 0.0), moves_to_go=self.stones or None)
 
 
 class GtpEngine(Engine):
-    """Go by GTP 2.
+    """Go by GTP 2, on the board of its model.
 
     :param write: what is said
     :param model: directory of the model
@@ -102,10 +154,10 @@ class GtpEngine(Engine):
         self._mind: Mind | None = None
         self._game: GoGame | None = None
         self.komi = 7.5
-        self.times: tuple[float, float, int] | None = None  # main, byo-yomi, its stones
-        self.left: dict[str, tuple[float, int]] = {}  # seconds and stones, by colour
+        self.times: tuple[int, int, int] | None = None  # see GoClock; None: no limit
+        self.clocks: dict[str, GoClock] = {}  # by colour
         self._says: dict[str, Callable[[list[str]], str | None]] = {
-            name.removeprefix("_say_").replace("kgs_", "kgs-"): getattr(self, name)
+            name.removeprefix("_say_"): getattr(self, name)
             for name in dir(self)
             if name.startswith("_say_")
         }
@@ -124,45 +176,57 @@ class GtpEngine(Engine):
             return True
         try:
             self._answer("=", number, self._says[name](arguments) or "")
-        except (ValueError, IndexError) as error:
-            self._answer("?", number, str(error) or "syntax error")
+        except IndexError:  # fewer arguments than it takes
+            self._answer("?", number, "syntax error")
+        except ValueError as error:
+            self._answer("?", number, str(error))
+        except Exception as error:  # noqa: BLE001 - an engine goes on; its tree may be broken
+            if self._mind is not None:
+                self._mind.drop()
+            self._answer("?", number, f"{name} failed: {error or type(error).__name__}")
         return name != "quit"
 
     def _answer(self, sign: str, number: str, text: str) -> None:
-        self.write(f"{sign}{number} {text}".rstrip(), "")
+        self.write(f"{sign}{number} {' '.join(text.split()) if sign == '?' else text}".rstrip(), "")
+
+    def load(self) -> None:
+        """Load the model, which the first command that needs it does else.
+
+        :raises ValueError: if it is none of Go
+        """
+        from muzero_agent import zoo
+        from muzero_agent.adapters.engines.mind import Mind
+
+        model = zoo.load(self.directory)
+        points = int(getattr(model.action_space, "n", 0)) - 1
+        size = math.isqrt(max(points, 0))
+        if size < 2 or size**2 != points or model.policy.network_space.shape != (size, size, 17):
+            raise ValueError(f"{self.directory} is a model of another game than go_v5")
+        self._game = GoGame(size, self.komi)
+        self._mind = Mind(
+            model, self._game.rules, state_bytes=6_000, slots=points, most_legal=points + 1
+        )
 
     @property
     def mind(self) -> Mind:
-        """The model; loaded when it is first wanted."""
+        """The model."""
         if self._mind is None:
-            from muzero_agent.adapters.engines.mind import Mind
-
-            game = self.game
-            points = game.rules.board_size**2
-            self._mind = Mind(
-                self.directory,
-                game.rules,
-                state_bytes=6_000,
-                slots=points,
-                most_legal=points + 1,
-            )
+            self.load()
+        assert self._mind is not None
         return self._mind
 
     @property
     def game(self) -> GoGame:
         """The game that goes on."""
         if self._game is None:
-            self._game = GoGame(9, self.komi)
+            self.load()
+        assert self._game is not None
         return self._game
 
-    def _new_game(self, size: int) -> None:
-        if self._game is not None and size != self._game.rules.board_size:
-            self._mind = None  # its actions are those of the other size
-        self._game = GoGame(size, self.komi)
-        if self._mind is not None:
-            self._mind.rules = self._game.rules
-            self._mind.current = None
-        self.left = {}
+    def _new_game(self, commands: Sequence[Sequence[int]] = ()) -> None:
+        self._game = GoGame(self.game.rules.board_size, self.komi, commands)
+        self.mind.rules = self._game.rules
+        self.mind.drop()
 
     def _say_protocol_version(self, _: list[str]) -> str:
         return "2"
@@ -183,26 +247,24 @@ class GtpEngine(Engine):
         """Answered like any other; then it ends."""
 
     def _say_boardsize(self, words: list[str]) -> None:
-        size = _whole(words[0])
-        if not 2 <= size <= 19:
-            raise ValueError("unacceptable size")
-        self._new_game(size)
-        try:
-            self.mind  # noqa: B018 - is loaded
-        except ValueError as error:  # a model knows one size
-            self._new_game(9)
-            raise ValueError(f"unacceptable size: {error}") from error
+        size = self.game.rules.board_size
+        if _whole(words[0]) != size:
+            raise ValueError(f"unacceptable size: the model plays {size}x{size}")
+        self._new_game()
 
     def _say_clear_board(self, _: list[str]) -> None:
-        self._new_game(self.game.rules.board_size)
+        self._new_game()
+        self._start_clocks()
 
     def _say_komi(self, words: list[str]) -> None:
         try:
-            self.komi = float(words[0])
+            komi = float(words[0])
         except ValueError:
             raise ValueError("syntax error") from None
-        if not self.game.actions():
-            self._new_game(self.game.rules.board_size)
+        if not math.isfinite(komi):
+            raise ValueError("syntax error")
+        self.komi = komi
+        self._new_game(self.game.commands)
 
     def _say_play(self, words: list[str]) -> None:
         from muzero_agent.adapters.envs.pettingzoo import go_action
@@ -213,22 +275,17 @@ class GtpEngine(Engine):
         self.game.undo()
 
     def _say_genmove(self, words: list[str]) -> str:
-        from muzero_agent.adapters.envs.pettingzoo import go_vertex
-
         color = _color(words[0])
-        if self.game.to_move != color:
-            self.game.play(self.game.to_move, self.game.rules.num_actions - 1)
-        action, value = self._think(color)
-        if self.resign is not None and value < self.resign:
-            return "resign"
-        self.game.play(color, action)
-        return go_vertex(action, self.game.rules.board_size).upper().replace("PASS", "pass")
+        began = time.monotonic()
+        answer, action = self._choose(color)
+        if answer != "resign":
+            self.game.play(color, action)
+        if color in self.clocks:
+            self.clocks[color].spend(time.monotonic() - began)
+        return answer
 
     def _say_reg_genmove(self, words: list[str]) -> str:
-        answer = self._say_genmove(words)
-        if answer != "resign":
-            self.game.undo()
-        return answer
+        return self._choose(_color(words[0]))[0]
 
     def _say_showboard(self, _: list[str]) -> str:
         size, board = self.game.rules.board_size, self.game.state().position.board
@@ -245,34 +302,47 @@ class GtpEngine(Engine):
         return f"{'B' if score > 0 else 'W'}+{abs(score):g}"
 
     def _say_time_settings(self, words: list[str]) -> None:
-        main, byo_yomi, stones = (_whole(word) for word in words[:3])
-        self.times = (main, byo_yomi, stones)
-        if byo_yomi > 0 and stones == 0:  # as GTP tells that there is no limit
-            self.times = None
-        self.left = {}
+        main, period, stones = (_whole(words[at]) for at in range(3))
+        # Byo-yomi without stones is how GTP tells that there is no limit.
+        self.times = None if period > 0 and stones == 0 else (main, period, stones)
+        self._start_clocks()
 
     def _say_time_left(self, words: list[str]) -> None:
-        self.left[_color(words[0])] = (float(_whole(words[1])), _whole(words[2]))
+        color, seconds, stones = _color(words[0]), _whole(words[1]), _whole(words[2])
+        if color not in self.clocks:
+            self.clocks[color] = GoClock(seconds, 0, 0)
+        self.clocks[color].set(seconds, stones)
+
+    def _start_clocks(self) -> None:
+        self.clocks = {} if self.times is None else {color: GoClock(*self.times) for color in "bw"}
 
     # -- thinking --------------------------------------------------------------------------------
 
-    def _think(self, color: str) -> tuple[int, float]:
-        """The best move, and its value."""
+    def _choose(self, color: str) -> tuple[str, int]:
+        """The best move as GTP writes it, and its action; nothing is played."""
         from muzero_agent.adapters.engines.searching import search
+        from muzero_agent.adapters.envs.pettingzoo import go_vertex
 
-        thinker = self.mind.think_of(self.game, self.planner)
-        report = search(thinker, self._limits(color), Stop(False), OVERHEAD, lambda report: None)
-        return report.children[0].action, report.children[0].q
+        limits = self._limits(color)
+        passed = self.game.turn_to(color)
+        try:
+            thinker = self.mind.think_of(self.game, self.planner)
+            report = search(thinker, limits, Stop(False), OVERHEAD, lambda report: None)
+        finally:
+            if passed:
+                self.game.undo()
+        best = report.children[0]
+        if self.resign is not None and best.q < self.resign:
+            return "resign", best.action
+        vertex = go_vertex(best.action, self.game.rules.board_size)
+        return vertex if vertex == "pass" else vertex.upper(), best.action
 
     def _limits(self, color: str) -> Limits:
         if self.visits is not None:
             return Limits(nodes=self.visits)
-        if self.times is None:
-            return Limits(nodes=self.mind.model.num_simulations)
-        seconds, stones = self.left.get(color, (self.times[0], 0))
-        if stones == 0 and seconds <= 0:
-            seconds, stones = self.times[1], self.times[2]
-        return Limits(clock=seconds, moves_to_go=stones or None)
+        if color in self.clocks:
+            return self.clocks[color].limits()
+        return Limits(nodes=self.mind.model.num_simulations)
 
 
 def _color(word: str) -> str:
@@ -292,7 +362,7 @@ def _whole(word: str) -> int:
 def main(arguments: list[str] | None = None, stdin: IO[bytes] | None = None) -> int:
     """The program `muzero-gtp`."""
     parser = argparse.ArgumentParser(prog="muzero-gtp", description="A Go engine by GTP.")
-    parser.add_argument("--model", required=True, help="model directory")
+    parser.add_argument("--model", required=True, help="model directory, or a bundled model")
     parser.add_argument("--visits", type=int, help="of each search; default: by the clock, if any")
     parser.add_argument("--planner", choices=("rules", "latent"), default="rules")
     parser.add_argument("--resign", type=float, help="value, -1 to 1, at which it gives up")
@@ -300,13 +370,17 @@ def main(arguments: list[str] | None = None, stdin: IO[bytes] | None = None) -> 
     if find_spec("pettingzoo") is None:
         print("muzero-gtp needs: pip install 'muzero-agent[pettingzoo]'", file=sys.stderr)
         return 1
+    warnings.simplefilter("ignore")
     try:
-        directory = find_model(given.model)
-    except ValueError as error:
+        engine = GtpEngine(
+            Writer(), find_model(given.model), given.visits, given.planner, given.resign
+        )
+        engine.load()
+    except (ValueError, OSError) as error:
         print(f"muzero-gtp: {error}", file=sys.stderr)
         return 1
-    warnings.simplefilter("ignore")
-    engine = GtpEngine(Writer(), directory, given.visits, given.planner, given.resign)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it, without a traceback
     engine.run(sys.stdin.buffer if stdin is None else stdin)
     sys.stdout.flush()
     os._exit(0)

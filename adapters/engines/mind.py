@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from muzero_agent import zoo
 from muzero_agent.search.anytime import AnytimeSearch, node_bytes
 from muzero_agent.thinking import LatentModel, RulesModel, Thinker
 
 if TYPE_CHECKING:
+    from muzero_agent.muzero import MuZero
     from muzero_agent.types import Rules
 
 LATENT_CHILDREN = 64
@@ -41,9 +40,8 @@ class Game(Protocol):
 class Mind:
     """A model, and one tree of thoughts that goes on from move to move.
 
-    :param directory: of the model
+    :param model: what has learned the game
     :param rules: of its game
-    :param device: of its network
     :param state_bytes: memory of a state, roughly
     :param slots: legal actions of a state, on average
     :param most_legal: and at most
@@ -52,19 +50,18 @@ class Mind:
 
     def __init__(
         self,
-        directory: Path,
+        model: MuZero,
         rules: Rules[Any],
         *,
-        device: str = "auto",
         state_bytes: int,
         slots: int,
         most_legal: int,
     ) -> None:
-        self.model = zoo.load(directory, device=device)
-        if getattr(self.model.action_space, "n", None) != rules.num_actions:
+        self.model = model
+        if getattr(model.action_space, "n", None) != rules.num_actions:
             raise ValueError(
-                f"{directory} is a model of another game: its actions are "
-                f"{self.model.action_space}, and here are {rules.num_actions}"
+                f"it is a model of another game: its actions are {model.action_space}, and here "
+                f"are {rules.num_actions}"
             )
         self.rules = rules
         self._state_bytes, self._slots, self._most_legal = state_bytes, slots, most_legal

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from muzero_agent import __version__
-from muzero_agent.adapters.engines.models import find_model
 from muzero_agent.adapters.engines.options import MOST, Option, Options
 from muzero_agent.adapters.engines.protocol import Engine, Limits, Stop, Writer
+from muzero_agent.zoo.bundled import find_model
 
 if TYPE_CHECKING:
     import chess
@@ -460,9 +460,7 @@ def wdl_of(child: Child) -> tuple[int, int, int]:
 
 def drawn(board: chess.Board) -> bool:
     """Whether the game ends here without a mate, as `ChessRules` sees it."""
-    return (
-        board.is_insufficient_material() or board.halfmove_clock >= 100 or board.is_repetition(3)
-    )
+    return board.is_insufficient_material() or board.halfmove_clock >= 100 or board.is_repetition(3)
 
 
 def _number(text: str, default: float) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from muzero_agent import zoo
-from muzero_agent.adapters.engines.models import MODELS
 from muzero_agent.adapters.engines.uci import BUNDLED
 from muzero_agent.adapters.envs.chess import ChessEnv
 from muzero_agent.evaluation import evaluate_game
+from muzero_agent.zoo.bundled import MODELS
 
 from .host import Host
 

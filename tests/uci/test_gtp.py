@@ -6,17 +6,20 @@ import io
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from muzero_agent import MuZero, zoo
-from muzero_agent.adapters.engines.gtp import GtpEngine
+from muzero_agent.adapters.engines.gtp import GoClock, GtpEngine
 from muzero_agent.adapters.engines.protocol import Writer
 from muzero_agent.adapters.envs.pettingzoo import GoEnv
 from muzero_agent.matches import play_match
 from muzero_agent.programs import GtpPlayer
+from muzero_agent.types import RecurrentOutput
 
 PROGRAM = [sys.executable, "-m", "muzero_agent.adapters.engines.gtp"]
 
@@ -62,10 +65,19 @@ def talk(go_model: Path) -> Dialogue:
         ("", ""),
         ("name # a remark", "= muzero-agent"),
         ("boardsize 9", "="),
-        ("boardsize 50", "? unacceptable size"),
+        ("boardsize 50", "? unacceptable size: the model plays 9x9"),
         ("boardsize x", "? syntax error"),
+        ("boardsize", "? syntax error"),
+        ("known_command", "? syntax error"),
         ("komi 5.5", "="),
         ("komi much", "? syntax error"),
+        ("komi nan", "? syntax error"),
+        ("komi inf", "? syntax error"),
+        ("komi", "? syntax error"),
+        ("play b", "? syntax error"),
+        ("genmove", "? syntax error"),
+        ("time_settings 60", "? syntax error"),
+        ("time_left b 1e3 0", "? syntax error"),
         ("play b e5", "="),
         ("play black E5", "="),
         ("play w pass", "="),
@@ -83,9 +95,65 @@ def test_commands(talk: Dialogue, line: str, answer: str) -> None:
     assert talk.goes_on == (line != "quit")
 
 
-def test_another_size_than_the_models_is_refused(talk: Dialogue) -> None:
+def test_another_size_than_the_models_is_refused_and_the_game_goes_on(talk: Dialogue) -> None:
+    assert talk.ask("play b e5") == "="
     assert talk.ask("boardsize 13").startswith("? unacceptable size")
-    assert talk.ask("genmove b").startswith("= ")
+    assert talk.ask("final_score") == "= B+73.5"
+    assert talk.ask("genmove w").startswith("= ")
+    assert talk.ask("boardsize 9") == "="
+    assert talk.ask("final_score") == "= W+7.5"
+
+
+def test_the_board_has_the_size_of_the_model(tmp_path: Path) -> None:
+    arch = {"channels": 4, "head_width": 8}
+    made = MuZero(
+        "CnnPolicy", partial(GoEnv, 5), seed=0, policy_kwargs={"net_arch": arch}, buffer_size=1000
+    )
+    zoo.save(made, tmp_path / "go5")
+    talk = Dialogue(tmp_path / "go5", visits=10)
+    assert talk.ask("boardsize 9").startswith("? unacceptable size")
+    assert talk.ask("boardsize 5") == "="
+    assert talk.ask("play b a5") == "="
+    assert talk.ask("genmove w").startswith("= ")
+
+
+def test_komi_counts_whenever_it_is_told(talk: Dialogue) -> None:
+    for line in ("play b e5", "komi 0.5"):
+        assert talk.ask(line) == "="
+    assert talk.ask("final_score") == "= B+80.5"
+    assert talk.ask("undo") == "="
+    assert talk.ask("final_score") == "= W+0.5"
+
+
+@pytest.mark.parametrize("line", ["play w e5", "genmove w", "reg_genmove w"])
+def test_a_move_out_of_turn_is_taken_back_with_its_pass(talk: Dialogue, line: str) -> None:
+    talk.ask("play b c3")
+    talk.ask("play w c4")
+    before = talk.engine.game.actions()
+    assert talk.ask(line).startswith("=")
+    if line == "reg_genmove w":
+        assert talk.engine.game.actions() == before
+    else:
+        assert len(talk.engine.game.actions()) == 4
+        assert talk.ask("undo") == "="
+        assert talk.engine.game.actions() == before
+    assert talk.engine.game.to_move == "b"
+    assert talk.ask("play w c3") == "? illegal move"
+    assert talk.engine.game.actions() == before
+
+
+def test_a_search_that_fails_costs_its_tree_alone(talk: Dialogue) -> None:
+    talk.ask("genmove b")
+    thinker = talk.engine.mind.current
+    assert thinker is not None
+
+    def failing(*_: Any) -> RecurrentOutput:
+        raise RuntimeError("out of memory, say")
+
+    thinker.model.step = failing  # type: ignore[method-assign]
+    assert talk.ask("genmove w") == "? genmove failed: out of memory, say"
+    assert talk.ask("genmove w").startswith("= ")
+    assert len(talk.engine.game.actions()) == 2
 
 
 def test_a_point_is_played_once_and_taken_back(talk: Dialogue) -> None:
@@ -117,11 +185,27 @@ def test_it_thinks_as_long_as_the_clock_allows(go_model: Path) -> None:
     talk.ask("time_settings 1 0 0")
     assert talk.engine._limits("b").clock == 1
     assert talk.ask("genmove b").startswith("= ")
+    assert 0.3 < talk.engine.clocks["b"].seconds < 1  # nobody need tell
+    assert talk.engine.clocks["w"].seconds == 1
     talk.ask("time_left w 2 4")
     limits = talk.engine._limits("w")
     assert (limits.clock, limits.moves_to_go) == (2, 4)
     talk.ask("time_settings 0 10 0")  # no limit
     assert talk.engine._limits("b").clock is None
+
+
+def test_clocks() -> None:
+    """Main time, then periods of two stones in ten seconds."""
+    clock = GoClock(5, 10, 2)
+    left = []
+    for seconds in (4, 4, 7, 2, 12, 1):
+        clock.spend(seconds)
+        left.append((clock.seconds, clock.stones))
+    assert left == [(1, 0), (10, 2), (3, 1), (10, 2), (-2, 1), (10, 2)]
+    assert GoClock(0, 10, 2).limits().moves_to_go == 2
+    spent = GoClock(3, 0, 0)
+    spent.spend(5)
+    assert spent.limits().clock == 0
 
 
 def test_it_passes_to_win_and_gives_up_if_told_so(go_model: Path) -> None:
@@ -153,3 +237,5 @@ def test_a_model_that_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> 
 
     assert gtp.main(["--model", "/nowhere"]) == 1
     assert "neither a model directory" in capsys.readouterr().err
+    assert gtp.main(["--model", "connect_four"]) == 1
+    assert "a model of another game" in capsys.readouterr().err

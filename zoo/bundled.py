@@ -1,0 +1,30 @@
+"""The models that come with the package: where they are, without an import of anything heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MODELS = Path(__file__).resolve().parent / "models"
+
+
+def bundled() -> list[str]:
+    """Their names."""
+    return sorted(path.parent.name for path in MODELS.glob("*/config.json"))
+
+
+def find_model(name: str | Path) -> Path:
+    """The directory of a model: of one in the package by its name, or a path.
+
+    A directory that happens to have a bundled model's name is meant by `./name`.
+
+    :raises ValueError: if there is none
+    """
+    text = str(name)
+    if text in bundled() and not isinstance(name, Path):
+        return MODELS / text
+    if (Path(name) / "config.json").is_file():
+        return Path(name)
+    raise ValueError(
+        f"{text!r} is neither a model directory nor one of the package's models: "
+        f"{', '.join(bundled())}"
+    )
