@@ -7,6 +7,7 @@ the other loses, so that this is all there is to say.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -187,13 +188,14 @@ class GoEnv(TurnBasedEnv):
     Beginners of 9x9 lose with Black, because of the komi. So self-play comes to think that Black is
     lost whatever it plays, and ends games by two passes before anything could contradict it; and
     where all moves seem to lose alike, nothing is learned from a search. If passes are put off,
-    games are played. If the komi differs from game to game, unseen, values tell by how much one is
-    ahead, and each point counts (compare the auxiliary target of scores in Wu 2019).
+    games are played. If each point counts, moves differ before games are close (compare the
+    auxiliary target of scores in Wu 2019).
 
     :param board_size: lines of the board
     :param komi: points for White
-    :param komi_spread: standard deviation of a normal draw in each game, rounded to whole points
-        and added to the komi; 0 as in Go
+    :param margin_scale: sigma > 0 rewards the winner by m points with erf(m / (sigma sqrt(2))),
+        its chances if the komi were drawn from a normal distribution of this standard deviation;
+        0 with 1, as in Go
     :param first_pass: in each game passing is legal from a move on that is drawn from 0 to this
         one, 0 as in Go; before, it is only if nothing else is
     """
@@ -202,26 +204,29 @@ class GoEnv(TurnBasedEnv):
         self,
         board_size: int = 9,
         komi: float = 7.5,
-        komi_spread: float = 0.0,
+        margin_scale: float = 0.0,
         first_pass: int = 0,
     ) -> None:
         from pettingzoo.classic import go_v5
 
-        self.komi = komi
-        self.komi_spread = komi_spread
+        self.margin_scale = margin_scale
         self.first_pass = first_pass
         self._move = self._from = 0
         super().__init__(go_v5.env(board_size=board_size, komi=komi))
 
     def _begin(self) -> None:
         self._move, self._from = 0, int(self.np_random.integers(self.first_pass + 1))
-        drawn = round(self.komi_spread * self.np_random.standard_normal())
-        self.aec.unwrapped._komi = self.komi + drawn
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play a move; see `TurnBasedEnv`."""
         self._move += 1
-        return super().step(action)
+        mover = self.to_play
+        obs, reward, terminated, truncated, info = super().step(action)
+        if terminated and self.margin_scale > 0 and "illegal_move" not in info:
+            game: Any = self.aec.unwrapped
+            margin = float(game._go.score()) * (1 if mover == 0 else -1)  # score is Black's
+            reward = math.erf(margin / (self.margin_scale * math.sqrt(2)))
+        return obs, reward, terminated, truncated, info
 
     def _observe(self) -> Any:
         obs = super()._observe()

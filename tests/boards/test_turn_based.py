@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import gymnasium as gym
@@ -26,6 +27,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from muzero_agent import MuZero, zoo
+from muzero_agent.adapters.envs.go_rules import GoRules, GoState
 from muzero_agent.adapters.envs.pettingzoo import (
     GoEnv,
     TurnBasedEnv,
@@ -536,24 +538,30 @@ def test_passing_may_be_put_off_in_training() -> None:
     assert GoEnv().reset(seed=0)[0]["action_mask"][-1] == 1
 
 
-def test_komi_may_vary_in_training() -> None:
-    """About the given one, never a draw, the same for the same seed; each game draws anew."""
-
-    def komis(env: GoEnv) -> list[float]:
-        """Of five games, the first seeded."""
-        return [
-            float(env.aec.unwrapped._go.komi)
-            for game in range(5)
-            if env.reset(seed=3 if game == 0 else None)
-        ]
-
-    varied = [komis(GoEnv(komi_spread=10, first_pass=60)) for _ in range(2)]
-    assert varied[0] == varied[1]
-    assert len(set(varied[0])) > 2
-    assert all(komi % 1 == 0.5 for komi in varied[0])
-    assert komis(GoEnv(komi=5.5)) == [5.5] * 5
-    env = GoEnv(komi_spread=10)
-    env.reset(seed=5)
-    drawn = np.array([env.aec.unwrapped._go.komi for _ in range(300) if env.reset()])
-    assert abs(drawn.mean() - 7.5) < 2
-    assert 8.5 < drawn.std() < 11.5
+def test_points_may_count_in_training() -> None:
+    """The game is the same, but for the reward at its end."""
+    margins = []
+    for seed in range(4):
+        plain, close = GoEnv(board_size=5), GoEnv(board_size=5, margin_scale=10)
+        plain.reset(seed=seed)
+        close.reset(seed=seed)
+        rng = np.random.default_rng(seed)
+        over = False
+        while not over:
+            action = int(rng.choice(np.flatnonzero(plain.action_masks())))
+            _, result, over, _, _ = plain.step(action)
+            _, reward, ended, _, _ = close.step(action)
+            assert ended == over
+            if not over:
+                assert (result, reward) == (0, 0)
+        score = GoRules(5).score(GoState(close.aec.unwrapped._go))  # type: ignore[attr-defined]
+        mover = 1 - close.to_play
+        margin = score if mover == 0 else -score
+        assert result == np.sign(margin)
+        assert reward == pytest.approx(2 * NormalDist(0, 10).cdf(margin) - 1)
+        margins.append(margin)
+    assert min(margins) < 0 < max(margins)
+    illegal = GoEnv(board_size=5, margin_scale=10)
+    illegal.reset()
+    illegal.step(3)
+    assert illegal.step(3)[1:3] == (-1, True)
