@@ -133,7 +133,10 @@ def train(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="model directory, or a .zip of MuZero.save")],
+    model: Annotated[
+        str,
+        typer.Argument(help="model directory, a model of the package, or a .zip of MuZero.save"),
+    ],
     env: Annotated[
         str | None, typer.Option(help="id of the environment; default: what it was trained on")
     ] = None,
@@ -178,9 +181,10 @@ def evaluate(
             raise ValueError(f"--episodes {episodes}: give at least 1")
         torch.set_num_threads(threads)
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
-        agent = _load(model, trust, changes)
+        path = _path(model)
+        agent = _load(path, trust, changes)
         if env is None:
-            env = env_of(model)
+            env = env_of(path)
         if (game := find_game(env)) is not None:
             results = evaluate_game(
                 agent, game, _listed(against), pairs=-(-episodes // 2), opening_moves=openings,
@@ -201,7 +205,7 @@ def evaluate(
                 }
                 write.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
             return
-        envs = make_env(env, min(episodes, 10), seed, **preprocessing_of(model, env))
+        envs = make_env(env, min(episodes, 10), seed, **preprocessing_of(path, env))
         envs = MuZero._wrap_env(envs)  # channels first, as the model saw them
         if envs.observation_space != agent.observation_space:
             raise ValueError(
@@ -231,7 +235,10 @@ def evaluate(
 @app.command()
 def play(
     game: Annotated[str, typer.Argument(help="as in train: connect_four, ...")],
-    model: Annotated[Path, typer.Argument(help="model directory, or a .zip of MuZero.save")],
+    model: Annotated[
+        str,
+        typer.Argument(help="model directory, a model of the package, or a .zip of MuZero.save"),
+    ],
     second: Annotated[bool, typer.Option(help="it moves first")] = False,
     tell: Annotated[bool, typer.Option(help="tell the search's opinion at each move")] = False,
     simulations: Annotated[int | None, typer.Option(help="per move; default: the model's")] = None,
@@ -248,7 +255,9 @@ def play(
         make_env = find_game(game)
         if make_env is None:
             raise ValueError(f"{game} is no game: give tictactoe, connect_four, or an import path")
-        agent = _load(model, trust, {} if simulations is None else {"num_simulations": simulations})
+        agent = _load(
+            _path(model), trust, {} if simulations is None else {"num_simulations": simulations}
+        )
         env = as_game(make_env())
         if env.observation_space != agent.observation_space:
             raise ValueError(f"{model} was not trained on {game}: what it observes is different")
@@ -334,6 +343,13 @@ def _numbers(text: str) -> list[int]:
         return [int(item) for item in _listed(text)]
     except ValueError:
         raise ValueError(f"--seeds {text}: give whole numbers, as in 0,1,2") from None
+
+
+def _path(model: str) -> Path:
+    """Where a model is that was named: one of the package's, or a path."""
+    from muzero_agent.zoo.bundled import bundled, find_model
+
+    return find_model(model) if model in bundled() else Path(model)
 
 
 def _load(path: Path, trust: bool, changes: dict[str, Any]) -> MuZero:

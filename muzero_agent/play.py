@@ -2,15 +2,65 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from muzero_agent.adapters.envs.pettingzoo import go_action, go_vertex
 from muzero_agent.planner import Plan
 from muzero_agent.types import TurnBased
 
-HELP = "a number plays that action, ? tells the search's opinion, q gives up"
+HELP = "? tells the search's opinion, q gives up"
+
+
+class Notation:
+    """How people write moves: in chess by UCI's notation or SAN, in Go by vertices, else by the
+    action's number.
+
+    :param env: whose position they are told in
+    """
+
+    def __init__(self, env: TurnBased) -> None:
+        self._env = env
+        self._kind = env.name.rsplit("_v", 1)[0]
+        self.example = {"chess": "e2e4 or Nf3", "go": "e5 or pass"}.get(self._kind, "a number")
+
+    def text(self, action: int) -> str:
+        """A move of the position."""
+        if self._kind == "chess":
+            from muzero_agent.adapters.envs.chess import move_of
+
+            return str(move_of(action, chess_board(self._env)).uci())
+        if self._kind == "go":
+            return go_vertex(action, math.isqrt(self._env.num_actions))
+        return str(action)
+
+    def action(self, text: str) -> int:
+        """What a person means.
+
+        :raises ValueError: if it is no move
+        """
+        if self._kind == "chess":
+            from muzero_agent.adapters.envs.chess import action_of
+
+            board = chess_board(self._env)
+            try:
+                move = board.parse_san(text)
+            except ValueError:
+                move = board.parse_uci(text.lower())
+            return int(action_of(move, board.turn))
+        if self._kind == "go":
+            return go_action(text, math.isqrt(self._env.num_actions))
+        return int(text)
+
+
+def chess_board(env: TurnBased) -> Any:
+    """The position of a game of chess, as python-chess has it."""
+    game: Any = env
+    return game.board if hasattr(game, "board") else game.aec.unwrapped.board
 
 
 def board_text(env: TurnBased, observation: Any) -> str:
@@ -18,8 +68,7 @@ def board_text(env: TurnBased, observation: Any) -> str:
     if env.render_mode == "ansi":
         return str(env.render())
     if env.name.startswith("chess"):
-        game: Any = env
-        return str(game.board if hasattr(game, "board") else game.aec.unwrapped.board)
+        return str(chess_board(env))
     planes = observation["observation"] if isinstance(observation, dict) else observation
     if planes.ndim != 3 or planes.shape[2] < 2:
         return str(planes)
@@ -28,27 +77,37 @@ def board_text(env: TurnBased, observation: Any) -> str:
         own, other = other, own  # there the first plane is of the player who has just moved
     first = own if env.to_play == 0 else other
     second = other if env.to_play == 0 else own
+    height, width = first.shape
+    free = [["."] * width for _ in range(height)]
+    if env.num_actions == height * width <= 10:  # so few that each can show its number
+        free = [[str(row * width + column) for column in range(width)] for row in range(height)]
     lines = [
-        " ".join("X" if a else "O" if b else "." for a, b in zip(*row, strict=True))
-        for row in zip(first, second, strict=True)
+        " ".join("X" if a else "O" if b else c for a, b, c in zip(*row, strict=True))
+        for row in zip(first, second, free, strict=True)
     ]
-    if env.num_actions == planes.shape[1]:  # an action is a column
-        lines.append(" ".join(str(column % 10) for column in range(env.num_actions)))
+    if env.name.startswith("go_"):
+        lines = [f"{height - row:2} {line}" for row, line in enumerate(lines)]
+        lines.append(
+            "   " + " ".join(go_vertex(column, width)[0].upper() for column in range(width))
+        )
+    if env.num_actions == width:  # an action is a column
+        lines.append(" ".join(str(column % 10) for column in range(width)))
     return "\n".join(lines)
 
 
-def opinion_text(plan: Plan, most: int = 8) -> str:
-    """What the search found: the most visited actions, and the line it expects."""
+def opinion_text(plan: Plan, notation: Notation, most: int = 8) -> str:
+    """What the search found: the most visited actions, and the line it expects, in numbers."""
     order = np.argsort(-plan.visit_counts[0], kind="stable")[:most]
     rows = [f"value {plan.value[0]:+.2f} for the player to move", "action visits value prior"]
     rows += [
-        f"{action:6d} {plan.visit_counts[0, action]:6d} {plan.q_values[0, action]:+5.2f} "
-        f"{100 * plan.prior[0, action]:4.0f}%"
-        for action in order
+        f"{notation.text(action):>6} {plan.visit_counts[0, action]:6d} "
+        f"{plan.q_values[0, action]:+5.2f} {100 * plan.prior[0, action]:4.0f}%"
+        for action in map(int, order)
         if plan.visit_counts[0, action]
     ]
-    line = " ".join(map(str, plan.principal_variation[0]))
-    return "\n".join([*rows, f"expected: {line}"])
+    line = [notation.text(action) for action in plan.principal_variation[0][:1]]
+    line += map(str, plan.principal_variation[0][1:])  # of positions that only the model imagines
+    return "\n".join([*rows, f"expected: {' '.join(line)}"])
 
 
 def play(
@@ -70,21 +129,22 @@ def play(
     """
     observation, _ = env.reset(seed=seed)
     person = env.to_play if person_first else 1 - env.to_play
-    say(f"You are {'X' if person == 0 else 'O'}: {HELP}")
+    notation = Notation(env)
+    say(f"You are {'X' if person == 0 else 'O'}: {notation.example} plays, {HELP}")
     over, total = False, 0.0  # of the person's rewards
     while not over:
         mover = env.to_play
         say(board_text(env, observation))
         if mover == person:
-            action = _asked(model, env, observation, ask, say)
+            action = _asked(model, env, notation, observation, ask, say)
             if action is None:
                 return None
         else:
             plan = model.plan(observation, action_masks=env.action_masks())
             action = int(plan.action[0])
             if always_tell:
-                say(opinion_text(plan))
-            say(f"It plays {action}")
+                say(opinion_text(plan, notation))
+            say(f"It plays {notation.text(action)}")
         observation, reward, terminated, truncated, _ = env.step(action)
         total += reward if mover == person else -reward
         over = terminated or truncated
@@ -97,6 +157,7 @@ def play(
 def _asked(
     model: Any,
     env: TurnBased,
+    notation: Notation,
     observation: Any,
     ask: Callable[[str], str],
     say: Callable[[str], None],
@@ -107,9 +168,11 @@ def _asked(
         if answer == "q":
             return None
         if answer == "?":
-            say(opinion_text(model.plan(observation, action_masks=env.action_masks())))
-        elif answer.isdecimal() and int(answer) in legal:
-            return int(answer)
-        else:
-            some = ", ".join(map(str, legal[:20])) + (", ..." if len(legal) > 20 else "")
-            say(f"{answer!r} is no legal move; {HELP}. Legal: {some}")
+            plan = model.plan(observation, action_masks=env.action_masks())
+            say(opinion_text(plan, notation))
+            continue
+        with suppress(ValueError):
+            if (action := notation.action(answer)) in legal:
+                return action
+        some = ", ".join(map(notation.text, legal[:20])) + (", ..." if len(legal) > 20 else "")
+        say(f"{answer!r} is no legal move; {HELP}. Legal: {some}")

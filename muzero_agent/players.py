@@ -100,7 +100,7 @@ class AlphaBetaPlayer(_ByRules[State]):
         if depth < 1:
             raise ValueError(f"depth={depth}: give 1 or more")
         self.depth = depth
-        self.name = f"alpha-beta {depth}"
+        self.name = "one-ply" if depth == 1 else f"alpha-beta {depth}"
         self._known: dict[tuple[State, int], float] = {}
 
     def choose(self, state: State) -> int:

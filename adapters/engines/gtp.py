@@ -183,7 +183,7 @@ class GtpEngine(Engine):
         except Exception as error:  # noqa: BLE001 - an engine goes on; its tree may be broken
             if self._mind is not None:
                 self._mind.drop()
-            self._answer("?", number, f"{name} failed: {error or type(error).__name__}")
+            self._answer("?", number, f"{name} failed: {str(error) or type(error).__name__}")
         return name != "quit"
 
     def _answer(self, sign: str, number: str, text: str) -> None:

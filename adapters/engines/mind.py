@@ -12,7 +12,6 @@ from muzero_agent.search.anytime import AnytimeSearch, node_bytes
 from muzero_agent.thinking import LatentModel, RulesModel, Thinker
 
 if TYPE_CHECKING:
-    from muzero_agent.muzero import MuZero
     from muzero_agent.types import Rules
 
 LATENT_CHILDREN = 64
@@ -40,7 +39,7 @@ class Game(Protocol):
 class Mind:
     """A model, and one tree of thoughts that goes on from move to move.
 
-    :param model: what has learned the game
+    :param model: a `MuZero` that has learned the game, from `zoo.load`
     :param rules: of its game
     :param state_bytes: memory of a state, roughly
     :param slots: legal actions of a state, on average
@@ -50,7 +49,7 @@ class Mind:
 
     def __init__(
         self,
-        model: MuZero,
+        model: Any,
         rules: Rules[Any],
         *,
         state_bytes: int,

@@ -306,7 +306,7 @@ class UciEngine(Engine):
         except Exception as error:  # noqa: BLE001 - each `go` gets a move, or the game is lost
             if self.debug:
                 self._complain(traceback.format_exc())
-            self._complain(f"the search failed: {error or type(error).__name__}")
+            self._complain(f"the search failed: {str(error) or type(error).__name__}")
             move = self._without_search(board, limits.allowed or legal)
             self._hold(limits, stop)
             self.write("info depth 0 score cp 0 pv " + move.uci(), f"bestmove {move.uci()}")

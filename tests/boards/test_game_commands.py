@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from muzero_agent.adapters.envs.pettingzoo import as_game, find_game
 from muzero_agent.cli import app
 from muzero_agent.hyperparams import load_hyperparams
+from muzero_agent.play import Notation
 
 SMALL = ["--set", "num_simulations=2", "--set", "batch_size=8", "--set", "learning_starts=20"]
 SMALL += ["--set", "policy_kwargs={net_arch: [16]}", "--set", "gradient_steps=1", "--no-progress"]
@@ -80,7 +82,7 @@ def test_evaluation_is_a_table_of_matches(trained: Path, tmp_path: Path) -> None
         *("--episodes", "10", "--json", result),
     )
     assert done.exit_code == 0, done.output
-    for name in ("random", "alpha-beta 1", "alpha-beta 2", "MCTS 20"):
+    for name in ("random", "one-ply", "alpha-beta 2", "MCTS 20"):
         assert f"| {name} | 10 |" in done.output
     matches = json.loads(result.read_text())["matches"]
     assert [match["games"] for match in matches] == [10] * 4
@@ -111,6 +113,51 @@ def test_a_game_in_the_terminal(trained: Path) -> None:
     assert second.exit_code == 0, second.output
     assert "You are O" in second.output
     assert second.output.index("expected:") < second.output.index("Your move")
+
+
+@pytest.mark.parametrize(
+    ("game", "answers", "told"),
+    [
+        ("tictactoe", "4\n4\nq\n", ["0 1 2", "a number plays", "'4' is no legal move"]),
+        ("connect_four", "3\nq\n", ["0 1 2 3 4 5 6", "It plays"]),
+        ("chess", "e2e5\ne4\n?\ng1f3\nq\n", ["'e2e5' is no legal move", "P . . .", "g1f3"]),
+    ],
+)
+def test_models_of_the_package_are_played_by_their_names(
+    game: str, answers: str, told: list[str]
+) -> None:
+    done = run("play", game, game, "--simulations", "4", answers=answers)
+    assert done.exit_code == 0, done.output
+    for text in told:
+        assert text in done.output
+
+
+def test_models_of_the_package_are_evaluated_by_their_names() -> None:
+    done = run("eval", "connect_four", "--simulations", "4", "--episodes", "4")
+    assert done.exit_code == 0, done.output
+    assert "| random | 4 |" in done.output
+    missing = run("eval", "no_such_model")
+    assert missing.exit_code == 2
+    assert "no_such_model does not exist" in missing.output
+
+
+@pytest.mark.parametrize("name", ["chess", "go_9x9", "tictactoe", "connect_four"])
+def test_moves_are_written_and_read(name: str) -> None:
+    make = find_game(name)
+    assert make is not None
+    env = as_game(make())
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    notation = Notation(env)
+    for _ in range(30):
+        legal = np.flatnonzero(env.action_masks()).tolist()
+        texts = [notation.text(action) for action in legal]
+        assert [notation.action(text) for text in texts] == legal
+        with pytest.raises(ValueError, match="nonsense"):
+            notation.action("nonsense")
+        if any(env.step(int(rng.choice(legal)))[2:4]):
+            break
+    assert len(texts[0]) == {"chess": 4, "go_9x9": 2}.get(name, 1)
 
 
 def test_a_model_of_another_game_is_refused(trained: Path) -> None:

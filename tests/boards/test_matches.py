@@ -290,11 +290,11 @@ def test_matches_are_played_and_logged_while_learning(capsys: pytest.CaptureFixt
     dump(120, callback=callback)
     assert [steps for steps, _ in callback.results] == [50, 50, 100, 100]
     last = callback.results[-1][1]
-    assert logged["match/alpha-beta 1/score"] == last.score
-    assert logged["match/alpha-beta 1/first"] == np.mean([a for a, _ in last.scores])
-    assert logged["match/alpha-beta 1/second"] == np.mean([b for _, b in last.scores])
+    assert logged["match/one-ply/score"] == last.score
+    assert logged["match/one-ply/first"] == np.mean([a for a, _ in last.scores])
+    assert logged["match/one-ply/second"] == np.mean([b for _, b in last.scores])
     assert "match/random/elo" in logged
-    assert "100 steps: MuZero against alpha-beta 1" in capsys.readouterr().out
+    assert "100 steps: MuZero against one-ply" in capsys.readouterr().out
     with pytest.raises(ValueError, match="every=0"):
         MatchCallback(tictactoe_v3.env, every=0)
 

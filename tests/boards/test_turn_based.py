@@ -554,7 +554,7 @@ def test_points_may_count_in_training() -> None:
             assert ended == over
             if not over:
                 assert (result, reward) == (0, 0)
-        score = GoRules(5).score(GoState(close.aec.unwrapped._go))  # type: ignore[attr-defined]
+        score = GoRules(5).score(GoState(close.aec.unwrapped._go))
         mover = 1 - close.to_play
         margin = score if mover == 0 else -score
         assert result == np.sign(margin)
