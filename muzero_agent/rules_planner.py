@@ -6,6 +6,8 @@ wins and draws are exact, and so it is the strongest play that a network has.
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -21,18 +23,63 @@ Evaluate = Callable[[Observation], RootOutput]
 """The network's policy logits [B, A] and values [B] for observations [B, ...] without masks."""
 
 
+class EvaluationCache:
+    """What the network said of positions; those that were not asked for the longest go first.
+
+    Everything is kept as bytes, since small arrays would lie between the large ones of a search.
+
+    :param size: positions; 0 keeps none. One of chess takes about half a kilobyte.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._known: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
+
+    @staticmethod
+    def key(board: NDArray[Any], legal: Sequence[int]) -> bytes:
+        """By what a position is known: its observation, and the actions that are legal there."""
+        seen = hashlib.blake2b(np.ascontiguousarray(board).data, digest_size=16)
+        seen.update(np.array(legal, np.int32).data)
+        return seen.digest()
+
+    def get(self, key: bytes) -> tuple[NDArray[np.float32], float] | None:
+        """Logits of the legal actions, and the value; None if it is not known."""
+        found = self._known.get(key)
+        if found is None:
+            return None
+        self._known.move_to_end(key)
+        return np.frombuffer(found[0], np.float32), found[1]
+
+    def put(self, key: bytes, logits: NDArray[np.float32], value: float) -> None:
+        """Keep what was said."""
+        self._known[key] = (logits.tobytes(), value)
+        while len(self._known) > self.size:
+            self._known.popitem(last=False)
+
+
 class RulesModel(Generic[State]):
     """The rules as a model to search in: states stand where a learned model has latents.
 
     :param rules: of a game of two players who take turns
     :param evaluate: called once for all positions of a step in which the game goes on
+    :param cache: of what `evaluate` says; None: it is asked each time
     """
 
     follows = True
 
-    def __init__(self, rules: Rules[State], evaluate: Evaluate) -> None:
+    def __init__(
+        self, rules: Rules[State], evaluate: Evaluate, cache: EvaluationCache | None = None
+    ) -> None:
         self.rules = rules
         self.evaluate = evaluate
+        self.cache = cache
         self.states: list[State] = []
 
     def plant(self, states: Sequence[State]) -> RootOutput:
@@ -80,11 +127,22 @@ class RulesModel(Generic[State]):
 
     def _evaluated(self, states: Sequence[State], legal: list[list[int]]) -> RootOutput:
         boards: list[Any] = [self.rules.observe(state) for state in states]
-        found = self.evaluate(np.stack(boards))
-        logits = np.full(found.prior_logits.shape, -np.inf, np.float32)
-        for row, actions in enumerate(legal):
-            logits[row, actions] = found.prior_logits[row, actions]
-        return RootOutput(logits, found.value)
+        logits = np.full((len(states), self.rules.num_actions), -np.inf, np.float32)
+        values = np.empty(len(states), np.float32)
+        unknown, keys = list(range(len(states))), list[bytes]()
+        if self.cache is not None and self.cache.size:
+            keys = [self.cache.key(*pair) for pair in zip(boards, legal, strict=True)]
+            for row, known in enumerate(map(self.cache.get, keys)):
+                if known is not None:
+                    logits[row, legal[row]], values[row] = known
+                    unknown.remove(row)
+        if unknown:
+            found = self.evaluate(np.stack([boards[row] for row in unknown]))
+            for row, said, value in zip(unknown, found.prior_logits, found.value, strict=True):
+                logits[row, legal[row]], values[row] = said[legal[row]], value
+                if keys and self.cache is not None:
+                    self.cache.put(keys[row], said[legal[row]], float(value))
+        return RootOutput(logits, values)
 
 
 class RulesPlanner(Generic[State]):

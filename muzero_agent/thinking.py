@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muzero_agent.planner import LatentModel
-from muzero_agent.rules_planner import RulesModel
+from muzero_agent.rules_planner import EvaluationCache, RulesModel
 from muzero_agent.search.anytime import AnytimeSearch
 from muzero_agent.types import RecurrentOutput, RootOutput
 
-__all__ = ["LatentModel", "Model", "RulesModel", "Thinker"]
+__all__ = ["EvaluationCache", "LatentModel", "Model", "RulesModel", "Thinker"]
 
 Position = TypeVar("Position")
 _Seen = TypeVar("_Seen", contravariant=True)

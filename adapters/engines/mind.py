@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from muzero_agent.search.anytime import AnytimeSearch, node_bytes
-from muzero_agent.thinking import LatentModel, RulesModel, Thinker
+from muzero_agent.thinking import EvaluationCache, LatentModel, RulesModel, Thinker
 
 if TYPE_CHECKING:
     from muzero_agent.types import Rules
@@ -66,6 +66,7 @@ class Mind:
         self._state_bytes, self._slots, self._most_legal = state_bytes, slots, most_legal
         self.current: Thinker[Any] | None = None
         self._made_for: tuple[Any, ...] = ()
+        self.cache = EvaluationCache(0)
         self._least_too_much: float = math.inf  # megabytes for which there was no room
         self._start, self._actions, self._whole = "", list[int](), False
 
@@ -178,7 +179,7 @@ class Mind:
             min_q_range=max(policy.min_q_range, 1e-8),
         )
         model: Any = (
-            RulesModel(self.rules, policy.evaluate)
+            RulesModel(self.rules, policy.evaluate, self.cache)
             if by_rules
             else LatentModel(
                 policy.target_network,

@@ -67,6 +67,7 @@ class UciEngine(Engine):
         self.options = Options(
             Option("Threads", "spin", 1, 1, 64, changed=self._set_threads),
             Option("Hash", "spin", 256, 1, 65536),
+            Option("NNCacheSize", "spin", 20_000, 0, 10_000_000),
             Option("MinibatchSize", "spin", 16, 1, 1024),
             Option("WeightsFile", "string", "", changed=self._set_weights),
             Option("Backend", "combo", "auto", choices=("auto", "cpu", "cuda"),
@@ -82,7 +83,7 @@ class UciEngine(Engine):
             Option("UCI_LimitStrength", "check", False),
             Option("UCI_Elo", "spin", ELO[1], *ELO),
             Option("VerboseMoveStats", "check", False),
-            Option("Clear Hash", "button", changed=lambda _: self._forget()),
+            Option("Clear Hash", "button", changed=lambda _: self._clear()),
             Option("Debug Log File", "string", "", changed=self._set_log),
         )  # fmt: skip
 
@@ -247,6 +248,11 @@ class UciEngine(Engine):
         if self._mind is not None:
             self._mind.forget()
 
+    def _clear(self) -> None:
+        self._forget()
+        if self._mind is not None:
+            self._mind.cache.clear()
+
     # -- the model -------------------------------------------------------------------------------
 
     @property
@@ -326,6 +332,7 @@ class UciEngine(Engine):
         if self.options["UCI_LimitStrength"]:
             limits = self._weakened(limits)
             temperature = max(temperature, 0.5)
+        self._mind.cache.size = self.options["NNCacheSize"]
         thinker = self._mind.think_of(
             self.game,
             self.options["Planner"],

@@ -534,6 +534,39 @@ def test_a_full_hash_ends_the_search_and_is_told(host: Host) -> None:
     host.expect("bestmove .*")
 
 
+def test_what_the_network_said_is_kept(host: Host) -> None:
+    """The same search again asks it nothing, and finds the same."""
+    mind = host.engine._mind
+    assert mind is not None
+    seen = []
+    evaluate = mind.model.policy.evaluate
+
+    def counting(obs: Any) -> Any:
+        seen.append(len(obs))
+        return evaluate(obs)
+
+    host.say("setoption name Clear Hash", "setoption name MinibatchSize value 1", "isready")
+    host.expect("readyok")
+    mind.drop()
+    mind.model.policy.evaluate = counting
+    try:
+        for size, asked in ((20_000, 101), (20_000, 0), (0, 101), (20, 101)):
+            host.say(f"setoption name NNCacheSize value {size}")
+            if size == 0:
+                host.say("setoption name Clear Hash")
+            seen.clear()
+            _, lines = host.go("nodes 100", "startpos")
+            words = [re.sub(r" (time|nps) \d+", "", line) for line in lines[-2:]]
+            assert sum(seen) == asked
+            if asked and size == 20_000:
+                first = words
+            assert words[1:] == first[1:]
+        assert len(mind.cache) == 20
+    finally:
+        del mind.model.policy.evaluate
+        mind.drop()
+
+
 def test_a_hash_without_room_is_halved(model: Path) -> None:
     mind = chess_mind(model, "cpu")
     for planner in ("rules", "latent"):
