@@ -44,7 +44,7 @@ def _said_plainly() -> Iterator[None]:
 
     try:
         yield
-    except typer.Exit:  # a RuntimeError, too
+    except (typer.Exit, typer.Abort):  # RuntimeErrors, too
         raise
     except (ValueError, OSError, RuntimeError, GymnasiumError, ImportError) as error:
         advice = ", or: pip install 'muzero-agent[box2d]'" if "Box2D" in str(error) else ""
@@ -250,11 +250,11 @@ def play(
     """Play a game against a model in the terminal."""
     with _said_plainly():
         from muzero_agent import play as terminal
-        from muzero_agent.adapters.envs.pettingzoo import as_game, find_game
+        from muzero_agent.adapters.envs.pettingzoo import GAMES, as_game, find_game
 
         make_env = find_game(game)
         if make_env is None:
-            raise ValueError(f"{game} is no game: give tictactoe, connect_four, or an import path")
+            raise ValueError(f"{game} is no game: give {', '.join(GAMES)}, or an import path")
         agent = _load(
             _path(model), trust, {} if simulations is None else {"num_simulations": simulations}
         )
@@ -356,11 +356,14 @@ def _load(path: Path, trust: bool, changes: dict[str, Any]) -> MuZero:
     """A model directory; a zip only if its author is trusted."""
     from muzero_agent import zoo
     from muzero_agent.muzero import MuZero
+    from muzero_agent.zoo.bundled import bundled
 
     if path.is_dir():
         return zoo.load(path, **changes)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(
+            f"{path} does not exist; models of the package are {', '.join(bundled())}"
+        )
     if not trust:
         raise ValueError(
             f"{path} is no model directory; a .zip of MuZero.save holds pickles, which can run its "

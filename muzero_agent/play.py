@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -38,6 +38,22 @@ class Notation:
             return go_vertex(action, math.isqrt(self._env.num_actions))
         return str(action)
 
+    def line(self, actions: Sequence[int]) -> list[str]:
+        """Moves from the position on, as far as they are legal: a model may imagine others."""
+        if self._kind != "chess":
+            return [self.text(int(action)) for action in actions]
+        from muzero_agent.adapters.envs.chess import move_of
+
+        board, texts = chess_board(self._env).copy(), list[str]()
+        with suppress(ValueError):
+            for action in actions:
+                move = move_of(int(action), board)
+                if not board.is_legal(move):
+                    break
+                texts.append(move.uci())
+                board.push(move)
+        return texts
+
     def action(self, text: str) -> int:
         """What a person means.
 
@@ -68,7 +84,10 @@ def board_text(env: TurnBased, observation: Any) -> str:
     if env.render_mode == "ansi":
         return str(env.render())
     if env.name.startswith("chess"):
-        return str(chess_board(env))
+        board = str(chess_board(env)).splitlines()
+        return "\n".join(
+            [*(f"{8 - row} {line}" for row, line in enumerate(board)), "  a b c d e f g h"]
+        )
     planes = observation["observation"] if isinstance(observation, dict) else observation
     if planes.ndim != 3 or planes.shape[2] < 2:
         return str(planes)
@@ -105,8 +124,7 @@ def opinion_text(plan: Plan, notation: Notation, most: int = 8) -> str:
         for action in map(int, order)
         if plan.visit_counts[0, action]
     ]
-    line = [notation.text(action) for action in plan.principal_variation[0][:1]]
-    line += map(str, plan.principal_variation[0][1:])  # of positions that only the model imagines
+    line = notation.line(plan.principal_variation[0])
     return "\n".join([*rows, f"expected: {' '.join(line)}"])
 
 
@@ -130,7 +148,8 @@ def play(
     observation, _ = env.reset(seed=seed)
     person = env.to_play if person_first else 1 - env.to_play
     notation = Notation(env)
-    say(f"You are {'X' if person == 0 else 'O'}: {notation.example} plays, {HELP}")
+    names = ("White", "Black") if env.name.startswith("chess") else ("X", "O")
+    say(f"You are {names[person]}: {notation.example} plays, {HELP}")
     over, total = False, 0.0  # of the person's rewards
     while not over:
         mover = env.to_play
@@ -165,7 +184,7 @@ def _asked(
     legal = np.flatnonzero(env.action_masks()).tolist()
     while True:
         answer = ask("Your move: ").strip()
-        if answer == "q":
+        if answer.lower() in ("q", "quit"):
             return None
         if answer == "?":
             plan = model.plan(observation, action_masks=env.action_masks())

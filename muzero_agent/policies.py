@@ -324,7 +324,8 @@ class MuZeroPolicy(BasePolicy):
         """Difference of Q values that the search takes in earnest: the error of two values, in
         games at most `MOST_Q_RANGE`."""
         error = 2.0 * float(self.value_error)
-        return error if self.discount > 0 else min(error, MOST_Q_RANGE)
+        from_1_to_1 = self.terminal_rewards and self.discount < 0
+        return min(error, MOST_Q_RANGE) if from_1_to_1 else error
 
     @property
     def latent_bytes(self) -> int:

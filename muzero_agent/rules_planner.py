@@ -18,6 +18,7 @@ from muzero_agent.planner import Plan, search_from
 from muzero_agent.search import Tree
 from muzero_agent.types import Observation, RecurrentOutput, RootOutput, Rules
 
+_CERTAIN = 20.0  # by so much a logit is above others that count for nothing
 State = TypeVar("State")
 Evaluate = Callable[[Observation], RootOutput]
 """The network's policy logits [B, A] and values [B] for observations [B, ...] without masks."""
@@ -85,13 +86,24 @@ class RulesModel(Generic[State]):
     def plant(self, states: Sequence[State]) -> RootOutput:
         """Begin with these states, a root each; even where a game counts as over its moves count.
 
+        Moves that win at once come first, whatever the network makes of them: a prior of 1% would
+        hide them for thousands of visits.
+
         :raises ValueError: for a state without legal moves
         """
         self.states = list(states)
         legal = [self.rules.legal(state) for state in states]
         if not all(legal):
             raise ValueError(f"state {legal.index([])} has no legal move: the game is over there")
-        return self._evaluated(states, legal)
+        root = self._evaluated(states, legal)
+        for state, actions, logits in zip(states, legal, root.prior_logits, strict=True):
+            logits[self.wins(state, actions)] = logits[actions].max() + _CERTAIN
+        return root
+
+    def wins(self, state: State, legal: Sequence[int]) -> list[int]:
+        """Actions that end the game with a win."""
+        outcome, play = self.rules.outcome, self.rules.play
+        return [action for action in legal if outcome(play(state, action)) == -1.0]
 
     def step(self, parents: Sequence[int], actions: Sequence[int]) -> RecurrentOutput:
         """Play a move in each of n states, and add the states behind them.

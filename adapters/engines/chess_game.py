@@ -38,7 +38,10 @@ class ChessGame:
         wrong = board.status() & ~chess.STATUS_BAD_CASTLING_RIGHTS & ~chess.STATUS_INVALID_EP_SQUARE
         if wrong:
             return f"no position: {wrong!r}"
-        self.board, self._fen, self.moves, self._actions = board, board.fen(), [], []
+        if board.status() & chess.STATUS_INVALID_EP_SQUARE:
+            board.ep_square = None  # else nothing would be captured there
+        self.board, self._fen = board, board.fen(en_passant="fen")  # which is seen, legal or not
+        self.moves, self._actions = [], []
         for text in moves:
             try:
                 move = board.parse_uci(text)
@@ -68,9 +71,12 @@ class ChessGame:
         return state
 
 
-def chess_mind(directory: Path, device: str) -> Mind:
-    """A mind for chess: a state takes 2 kB, a position has 218 legal moves at most."""
+def chess_mind(directory: Path, device: str, planner: str = "rules") -> Mind:
+    """A mind for chess, ready to think by this planner.
+
+    A state takes 2 kB, a position has 218 legal moves at most.
+    """
     model = zoo.load(directory, device=device)
     mind = Mind(model, RULES, state_bytes=2000, slots=48, most_legal=218)
-    mind.warm_up(ChessGame())
+    mind.warm_up(ChessGame(), planner)
     return mind

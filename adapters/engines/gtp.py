@@ -206,6 +206,7 @@ class GtpEngine(Engine):
         self._mind = Mind(
             model, self._game.rules, state_bytes=6_000, slots=points, most_legal=points + 1
         )
+        self._mind.warm_up(self._game, self.planner)
 
     @property
     def mind(self) -> Mind:

@@ -70,9 +70,9 @@ class Mind:
         self._least_too_much: float = math.inf  # megabytes for which there was no room
         self._start, self._actions, self._whole = "", list[int](), False
 
-    def warm_up(self, game: Game) -> None:
+    def warm_up(self, game: Game, planner: str) -> None:
         """Think a little, so that the first move finds everything in place."""
-        thinker = self.think_of(game, "rules", megabytes=1)
+        thinker = self.think_of(game, planner, megabytes=1)
         for _ in range(4):
             thinker.grow()
         thinker.follow(thinker.search.children()[0].action)
@@ -151,7 +151,12 @@ class Mind:
         known, actions = len(self._actions), game.actions()
         if not self._whole or (self._start, self._actions) != (game.start, actions[:known]):
             return False
-        return all(thinker.follow(action) for action in actions[known:])
+        if not all(thinker.follow(action) for action in actions[known:]):
+            return False
+        if isinstance(thinker.model, RulesModel) and thinker.search.children()[0].mate <= 0:
+            state = game.state()  # a win at once may not have been looked at: `plant` does so
+            return not thinker.model.wins(state, self.rules.legal(state))
+        return True
 
     def _root(self, game: Game, planner: str) -> Any:
         state = game.state()

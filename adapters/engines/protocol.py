@@ -80,6 +80,7 @@ class Limits:
     moves_to_go: int | None = None
     infinite: bool = False  # until told to stop
     ponder: bool = False  # the clock starts when told
+    most_nodes: int | None = None  # that it never goes beyond, however long it thinks
     allowed: list[Any] = field(default_factory=list)  # moves to choose among; empty: all
 
     @property

@@ -66,9 +66,12 @@ def search(
             tree.fullness,
         )
 
+    clock_began = before  # visits
     while not stop.stopped.is_set():
+        if stop.pondering:
+            clock_began = tree.visits
         if not (limits.infinite or stop.pondering) and _enough(
-            tree, limits, stop, overhead, prune, tree.visits - before
+            tree, limits, stop, overhead, prune, tree.visits - clock_began
         ):
             break
         started = time.monotonic()
@@ -76,6 +79,7 @@ def search(
         if limits.nodes is not None:
             wanted = min(wanted, max(limits.nodes - tree.visits, 1))
         exhausted = tree.decided or barren > max(BARREN_VISITS, tree.visits // 2)
+        exhausted |= limits.most_nodes is not None and tree.visits >= limits.most_nodes
         visits, nodes = tree.visits, tree.num_nodes
         if exhausted or not thinker.grow(wanted):
             if not (limits.infinite or stop.pondering):

@@ -45,6 +45,9 @@ COMMANDS = {
 }  # fmt: skip
 
 
+_ENDS = {"nodes", "depth", "mate", "movetime"}  # limits that end a search without a clock
+
+
 class UciEngine(Engine):
     """Chess by UCI.
 
@@ -55,7 +58,8 @@ class UciEngine(Engine):
     def __init__(self, write: Writer, model: Path) -> None:
         super().__init__(write)
         self.debug = False
-        self._given = self.directory = model
+        self._given = self.directory = self._played = model
+        self._warm = set[str]()  # planners whose search is compiled
         self._room = 0  # megabytes of the tree that were told of
         self._game: ChessGame | None = None
         self._mind: Mind | None = None
@@ -72,7 +76,8 @@ class UciEngine(Engine):
             Option("WeightsFile", "string", "", changed=self._set_weights),
             Option("Backend", "combo", "auto", choices=("auto", "cpu", "cuda"),
                    changed=lambda _: self._reload()),
-            Option("Planner", "combo", "rules", choices=("rules", "latent")),
+            Option("Planner", "combo", "rules", choices=("rules", "latent"),
+                   changed=self._set_planner),
             Option("MultiPV", "spin", 1, 1, 218),
             Option("Ponder", "check", False),
             Option("MoveOverhead", "spin", 50, 0, 10_000),
@@ -204,6 +209,8 @@ class UciEngine(Engine):
             return max(numbers[name], 1) if name in numbers else None
 
         clock = numbers.get(f"{mine}time")
+        if clock is None and numbers and not flags and not numbers.keys() & _ENDS:
+            clock = 0  # increments alone: nothing is known to be left
         movetime = numbers.get("movetime")
         return Limits(
             nodes=at_least_one("nodes"),
@@ -239,6 +246,10 @@ class UciEngine(Engine):
     def _set_weights(self, path: str) -> None:
         self.directory = find_model(path) if path else self._given
         self._reload()
+
+    def _set_planner(self, planner: str) -> None:
+        if planner not in self._warm:
+            self._reload()
 
     def _set_log(self, path: str) -> None:
         self.write.log.open(path)
@@ -285,9 +296,12 @@ class UciEngine(Engine):
             from muzero_agent.adapters.engines.chess_game import chess_mind
 
             torch.set_num_threads(self.options["Threads"])
-            self._mind = chess_mind(directory, self.options["Backend"])
+            self._mind = chess_mind(directory, self.options["Backend"], self.options["Planner"])
+            self._played = directory
+            self._warm.add(self.options["Planner"])
         except Exception as error:  # noqa: BLE001 - and so it is told, and a legal move is played
-            self._complain(f"{directory} cannot be loaded: {error}")
+            other = "" if self._mind is None else f"; {self._played} plays on"
+            self._complain(f"{directory} cannot be loaded: {error}{other}")
         finally:
             self._loaded.set()
 
@@ -381,7 +395,7 @@ class UciEngine(Engine):
 
     def _weakened(self, limits: Limits) -> Limits:
         nodes = round(2 ** ((self.options["UCI_Elo"] - ELO[0]) / 100))
-        limits.nodes = min(nodes, limits.nodes or nodes)
+        limits.nodes = limits.most_nodes = min(nodes, limits.nodes or nodes)
         return limits
 
     # -- what it says ----------------------------------------------------------------------------

@@ -183,11 +183,11 @@ def test_self_play_and_matches() -> None:
     assert (model.num_players, model._n_updates > 0) == (2, True)
     result = play_match(ModelPlayer(model), RandomPlayer(), ChessEnv, pairs=1)
     assert (result.num_games, result.illegal) == (2, 0)
-    assert board_text(ChessEnv(), None).startswith("r n b q k b n r")
+    assert board_text(ChessEnv(), None).startswith("8 r n b q k b n r")
 
 
 def test_text() -> None:
     env = ChessEnv(render_mode="ansi")
     env.reset()
-    assert str(env.render()).startswith("r n b q k b n r")
+    assert str(env.render()).startswith("8 r n b q k b n r")
     assert ChessEnv().render() is None

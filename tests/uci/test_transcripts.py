@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import re
 import time
 from pathlib import Path
@@ -324,6 +325,8 @@ def test_a_mate_in_one_is_told_and_ends_the_search(host: Host) -> None:
 @pytest.mark.parametrize(
     ("arguments", "least", "most"),
     [
+        ("winc 100 binc 100", 0.0, 0.2),
+        ("movestogo 10", 0.0, 0.2),
         ("btime 500", 0.0, 0.3),  # the other one's, as there is no other
         ("movetime 300", 0.1, 0.5),
         ("wtime 3000 btime 3000", 0.0, 1.0),
@@ -472,6 +475,14 @@ def test_more_lines_than_moves(host: Host) -> None:
     assert len({line.split(" pv ")[1].split()[0] for line in last}) == 20
 
 
+def test_a_weaker_opponent_does_not_ponder_itself_strong(host: Host) -> None:
+    host.say("setoption name UCI_LimitStrength value true", "setoption name UCI_Elo value 800")
+    host.say("position startpos", "go ponder wtime 60000 btime 60000")
+    assert not any(line.startswith("bestmove") for line in host.quiet(0.5))
+    host.say("ponderhit")
+    assert nodes_of(host.expect("bestmove .*")) <= 4
+
+
 def test_statistics_of_all_moves(host: Host) -> None:
     host.say("setoption name VerboseMoveStats value true")
     _, lines = host.go("nodes 50", "startpos")
@@ -592,6 +603,34 @@ def test_a_line_ends_with_the_game(host: Host) -> None:
         assert [move.uci() for move in line] == moves[:length]
 
 
+def test_mates_in_one_are_found_at_once(host: Host) -> None:
+    """Whatever the network makes of them, in a new tree and in one that goes on."""
+    rng = random.Random(0)
+    found = 0
+    while found < 30:
+        board, line = chess.Board(), list[str]()
+        while not board.is_game_over() and len(line) < 80:
+            before = list(line)
+            mates = set()
+            for move in board.legal_moves:
+                board.push(move)
+                if board.is_checkmate():
+                    mates.add(move.uci())
+                board.pop()
+            if mates:
+                if found % 2 and len(before) > 2:
+                    host.go("nodes 50", f"startpos moves {' '.join(before[:-2])}")
+                    best, _ = host.go("movetime 50", f"startpos moves {' '.join(before)}")
+                else:
+                    best, _ = host.go("nodes 5", f"startpos moves {' '.join(before)}")
+                assert best in mates
+                found += 1
+                break
+            move = rng.choice(list(board.legal_moves))
+            line.append(move.uci())
+            board.push(move)
+
+
 def test_mates_in_two_are_found(host: Host) -> None:
     move, lines = host.go("nodes 20000", "fen kbK5/pp6/1P6/8/8/8/8/R7 w - - 0 1")
     assert move == "a1a6"
@@ -613,12 +652,38 @@ def test_another_model_by_an_option(model: Path, tmp_path: Path) -> None:
         assert host.engine.directory == other
         host.say(f"setoption name WeightsFile value {wrong}", "isready")
         lines = host.expect("readyok")
-        assert any("is a model of another game" in line for line in lines)
+        assert any(
+            f"of another game: its actions are Discrete(2), and here are 4672; {other} plays"
+            in line
+            for line in lines
+        )
         host.go("nodes 5")  # with the model that it had
         host.say("setoption name WeightsFile value <empty>", "isready")
         host.expect("readyok")
         host.go("nodes 5")
         assert host.engine.directory == model  # that it was started with
+
+
+def test_another_planner_is_ready_when_it_says_so(model: Path) -> None:
+    with Host(model) as host:
+        assert host.engine._warm == {"rules"}
+        host.say("setoption name Planner value latent", "isready")
+        host.expect("readyok")
+        assert host.engine._warm == {"rules", "latent"}
+
+
+def test_a_position_by_its_fen_is_seen_as_one_by_its_moves() -> None:
+    """A pawn that has just made its double step is, whether it can be captured or not."""
+    by_fen, by_moves = ChessGame(), ChessGame()
+    board = chess.Board()
+    board.push_uci("e2e4")
+    assert by_fen.set(board.fen(en_passant="fen"), []) is None
+    assert by_moves.set(None, ["e2e4"]) is None
+    seen, moved = by_fen.state(), by_moves.state()
+    assert seen.frames[0] == moved.frames[0]
+    nothing = ChessGame()
+    assert nothing.set("4k3/8/8/3P4/8/8/8/4K3 w - e6 0 1", []) is None
+    assert "d5e6" not in [move.uci() for move in nothing.board.legal_moves]
 
 
 def test_positions_of_a_game() -> None:
