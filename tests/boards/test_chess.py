@@ -189,5 +189,5 @@ def test_self_play_and_matches() -> None:
 def test_text() -> None:
     env = ChessEnv(render_mode="ansi")
     env.reset()
-    assert str(env.render()).startswith("8 r n b q k b n r")
+    assert str(env.render()).startswith("r n b q k b n r")
     assert ChessEnv().render() is None
