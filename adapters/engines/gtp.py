@@ -25,6 +25,7 @@ from muzero_agent.zoo.bundled import find_model
 if TYPE_CHECKING:
     from muzero_agent.adapters.engines.mind import Mind
 
+BUNDLED = "go_9x9"
 OVERHEAD = 0.05  # seconds that a move costs beside its search
 
 
@@ -363,7 +364,7 @@ def _whole(word: str) -> int:
 def main(arguments: list[str] | None = None, stdin: IO[bytes] | None = None) -> int:
     """The program `muzero-gtp`."""
     parser = argparse.ArgumentParser(prog="muzero-gtp", description="A Go engine by GTP.")
-    parser.add_argument("--model", required=True, help="model directory, or a bundled model")
+    parser.add_argument("--model", default=BUNDLED, help="model directory, or a bundled model")
     parser.add_argument("--visits", type=int, help="of each search; default: by the clock, if any")
     parser.add_argument("--planner", choices=("rules", "latent"), default="rules")
     parser.add_argument("--resign", type=float, help="value, -1 to 1, at which it gives up")

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from muzero_agent import MuZero, zoo
-from muzero_agent.adapters.engines.gtp import GoClock, GtpEngine
+from muzero_agent.adapters.engines.gtp import BUNDLED, GoClock, GtpEngine
 from muzero_agent.adapters.engines.protocol import Writer
 from muzero_agent.adapters.envs.pettingzoo import GoEnv
 from muzero_agent.matches import play_match
 from muzero_agent.programs import GtpPlayer
 from muzero_agent.types import RecurrentOutput
+from muzero_agent.zoo.bundled import MODELS
 
 PROGRAM = [sys.executable, "-m", "muzero_agent.adapters.engines.gtp"]
 
@@ -230,6 +231,14 @@ def test_a_game_against_gnu_go(go_model: Path, program: Callable[[str], str]) ->
     assert result.score == 0  # it knows nothing
     assert score[0] in "BW"
     assert np.isfinite(float(score[2:]))
+
+
+def test_the_model_of_the_package() -> None:
+    """It begins with a stone, not with a pass."""
+    talk = Dialogue(MODELS / BUNDLED, visits=100)
+    assert talk.ask("genmove b").startswith("= ")
+    assert talk.ask("final_score").startswith("= B+")
+    assert talk.engine.mind.model.num_simulations == 64
 
 
 def test_a_model_that_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
