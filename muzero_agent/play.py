@@ -115,7 +115,7 @@ def board_text(env: TurnBased, observation: Any) -> str:
 
 
 def opinion_text(plan: Plan, notation: Notation, most: int = 8) -> str:
-    """What the search found: the most visited actions, and the line it expects, in numbers."""
+    """What the search found: the most visited actions, and the line it expects."""
     order = np.argsort(-plan.visit_counts[0], kind="stable")[:most]
     rows = [f"value {plan.value[0]:+.2f} for the player to move", "action visits value prior"]
     rows += [

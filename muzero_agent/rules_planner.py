@@ -29,7 +29,7 @@ class EvaluationCache:
 
     Everything is kept as bytes, since small arrays would lie between the large ones of a search.
 
-    :param size: positions; 0 keeps none. One of chess takes about half a kilobyte.
+    :param size: positions; 0 keeps none. One of chess takes 0.4 kB.
     """
 
     def __init__(self, size: int) -> None:

@@ -193,9 +193,9 @@ class GoEnv(TurnBasedEnv):
 
     :param board_size: lines of the board
     :param komi: points for White
-    :param margin_scale: sigma > 0 rewards the winner by m points with erf(m / (sigma sqrt(2))),
-        its chances if the komi were drawn from a normal distribution of this standard deviation;
-        0 with 1, as in Go
+    :param margin_scale: sigma > 0 rewards who wins by m points with erf(m / (sigma sqrt(2))), the
+        mean result if the komi were drawn from a normal distribution of this standard deviation; 0
+        with 1, as in Go
     :param first_pass: in each game passing is legal from a move on that is drawn from 0 to this
         one, 0 as in Go; before, it is only if nothing else is
     """
