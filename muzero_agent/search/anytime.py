@@ -210,11 +210,6 @@ class AnytimeSearch:
         return float(self._nodes[0, ROOT]["value"])
 
     @property
-    def nbytes(self) -> int:
-        """Memory that the tree takes."""
-        return self._nodes.nbytes + self._slots.nbytes + self._moved.nbytes
-
-    @property
     def fullness(self) -> float:
         """Share of the room that is in use, 0 .. 1; at 1 `gather` finds none."""
         if self._room() == 0:
