@@ -141,7 +141,9 @@ def evaluate(
         str | None, typer.Option(help="id of the environment; default: what it was trained on")
     ] = None,
     episodes: Annotated[int, typer.Option(help="episodes to play")] = 20,
-    seed: Annotated[int, typer.Option(help="of the environment")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="of the environment; of games, whose openings all opponents share")
+    ] = 1,
     simulations: Annotated[int | None, typer.Option(help="per move; default: the model's")] = None,
     stochastic: Annotated[bool, typer.Option(help="search with noise")] = False,
     by_rules: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import shlex
 import subprocess
@@ -14,6 +15,23 @@ from typing import Any, Self
 
 from muzero_agent.adapters.envs.pettingzoo import go_action, go_vertex
 from muzero_agent.players import RESIGN, Position
+
+
+def split_command(command: str, windows: bool = os.name == "nt") -> list[str]:
+    """A program and its arguments, quoted where they hold spaces.
+
+    :param windows: a backslash separates directories there, and quotes nothing
+    :raises ValueError: if there is no program, or a quote is not closed
+    """
+    try:
+        words = shlex.split(command, posix=not windows)
+    except ValueError as error:
+        raise ValueError(f"{command!r} is no command: {error}") from error
+    if not words:
+        raise ValueError(f"{command!r} is no command: it names no program")
+    if windows:  # there shlex leaves quotes where they are
+        return [word[1:-1] if word[0] == word[-1] == '"' else word for word in words]
+    return words
 
 
 class Program(ABC):
@@ -72,7 +90,7 @@ class UciPlayer(Program):
             raise ValueError("give one of seconds, nodes and depth: a move would take for ever")
         self.limit = chess.engine.Limit(time=seconds, nodes=nodes, depth=depth)
         try:
-            self.engine = chess.engine.SimpleEngine.popen_uci(shlex.split(command))
+            self.engine = chess.engine.SimpleEngine.popen_uci(split_command(command))
         except (OSError, chess.engine.EngineError, TimeoutError) as error:
             raise ValueError(f"{command!r} is no UCI engine that starts: {error}") from error
         try:
@@ -128,7 +146,7 @@ class GtpPlayer(Program):
         self.command, self.board_size, self.timeout = command, board_size, timeout
         try:
             self.process = subprocess.Popen(
-                shlex.split(command),
+                split_command(command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

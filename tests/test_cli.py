@@ -139,7 +139,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ["train", "CartPole-v1", "--steps", "100000", "--out", str(out), *SMALL]
     with subprocess.Popen(
-        [sys.executable, "-m", "muzero_agent.cli", *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "muzero_agent", *arguments], stdout=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob("logs/*/progress.csv")) and time.monotonic() < deadline:

@@ -93,6 +93,7 @@ TABLE = [
             "training",
             "bench",
             "cli",
+            "__main__",
         ),
         None,
     ),

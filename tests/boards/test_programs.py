@@ -30,7 +30,7 @@ from muzero_agent.cli import app
 from muzero_agent.evaluation import evaluate_game, opponent
 from muzero_agent.matches import play_match
 from muzero_agent.players import RESIGN, Position, RandomPlayer
-from muzero_agent.programs import GtpPlayer, UciPlayer
+from muzero_agent.programs import GtpPlayer, UciPlayer, split_command
 
 TINY: dict[str, Any] = {
     "learning_starts": 20,
@@ -162,6 +162,29 @@ def test_gtp_by_name(program: Callable[[str], str]) -> None:
 def test_a_program_plays_its_game_alone() -> None:
     with pytest.raises(ValueError, match="in chess uci:COMMAND"):
         opponent("uci:stockfish", as_game(GAMES["go_9x9"]()))
+
+
+@pytest.mark.parametrize(
+    ("command", "windows", "words"),
+    [
+        ("gnugo --level 1", False, ["gnugo", "--level", "1"]),
+        ("'my engines/sf' a\\ b", False, ["my engines/sf", "a b"]),
+        (r"C:\engines\sf.exe -x", True, [r"C:\engines\sf.exe", "-x"]),
+        (r'"C:\Program Files\sf.exe" -d "two words"', True,
+         [r"C:\Program Files\sf.exe", "-d", "two words"]),
+    ],
+)  # fmt: skip
+def test_commands_are_split_as_the_system_writes_them(
+    command: str, windows: bool, words: list[str]
+) -> None:
+    assert split_command(command, windows) == words
+
+
+@pytest.mark.parametrize("command", ["", "  ", "'stockfish"])
+def test_what_is_no_command_is_refused(command: str) -> None:
+    for windows in (False, True):
+        with pytest.raises(ValueError, match="is no command"):
+            split_command(command, windows)
 
 
 def test_what_is_no_engine_is_refused(program: Callable[[str], str]) -> None:

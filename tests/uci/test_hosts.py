@@ -168,8 +168,8 @@ def test_a_game_in_xboard(model: Path, program: Callable[[str], str], tmp_path: 
                 assert time.monotonic() < deadline, "no game was written"
                 assert host.poll() in (None, 0)
                 time.sleep(0.2)
-        finally:  # with no window it does not end by itself
-            os.killpg(host.pid, signal.SIGTERM)
+        finally:  # with no window it does not end by itself, nor when it is asked to
+            os.killpg(host.pid, signal.SIGKILL)
     with record.open() as stream:
         game = chess.pgn.read_game(stream)
     assert game is not None

@@ -1,0 +1,5 @@
+"""`python -m muzero_agent` is `muzero-agent`."""
+
+from muzero_agent.cli import main
+
+main()
