@@ -17,15 +17,21 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from muzero_agent import __version__
-from muzero_agent.adapters.engines.options import MOST, Option, Options
+from muzero_agent.adapters.engines.options import Option, Options
 from muzero_agent.adapters.engines.protocol import Engine, Limits, Stop, Writer
+from muzero_agent.adapters.engines.uci_words import (
+    info_lines,
+    legal_line,
+    limits_of,
+    statistics_lines,
+)
 from muzero_agent.zoo.bundled import find_model
 
 if TYPE_CHECKING:
@@ -34,7 +40,6 @@ if TYPE_CHECKING:
     from muzero_agent.adapters.engines.chess_game import ChessGame
     from muzero_agent.adapters.engines.mind import Mind
     from muzero_agent.adapters.engines.searching import Report
-    from muzero_agent.search.anytime import Child
 
 BUNDLED = "chess"
 ELO = (600, 2000)
@@ -43,9 +48,6 @@ COMMANDS = {
     "uci", "debug", "isready", "setoption", "register", "ucinewgame", "position", "go", "stop",
     "ponderhit", "quit", "d",
 }  # fmt: skip
-
-
-_ENDS = {"nodes", "depth", "mate", "movetime"}  # limits that end a search without a clock
 
 
 class UciEngine(Engine):
@@ -161,7 +163,7 @@ class UciEngine(Engine):
 
     def _go(self, words: list[str], line: str) -> None:
         self.interrupt()
-        limits = self._limits(words)
+        limits = limits_of(words, self.game.board, self._complain)
         self._load()
         self.start(lambda stop: self._think(limits, stop), limits.ponder)
 
@@ -178,62 +180,6 @@ class UciEngine(Engine):
 
     def _d(self, words: list[str], line: str) -> None:
         self.write(*str(self.game.board).splitlines(), f"Fen: {self.game.board.fen()}")
-
-    def _limits(self, words: list[str]) -> Limits:
-        """What `go` allows; words that mean nothing are skipped."""
-        numbers: dict[str, int] = {}
-        flags: set[str] = set()
-        allowed: list[Any] = []
-        names = {"nodes", "depth", "mate", "movetime", "movestogo"}
-        names |= {"wtime", "btime", "winc", "binc"}
-        at = 0
-        while at < len(words):
-            word = words[at]
-            at += 1
-            if word in names and at < len(words) and re.fullmatch(r"-?\d+", words[at]):
-                numbers[word] = min(max(int(words[at][:12]), -MOST), MOST)
-                at += 1
-            elif word in ("infinite", "ponder"):
-                flags.add(word)
-            elif word == "searchmoves":
-                while at < len(words) and re.fullmatch(
-                    r"[a-h][1-8][a-h][1-8][nbrq]?|0000", words[at]
-                ):
-                    allowed.append(words[at])
-                    at += 1
-        mine, other = "wb" if self.game.board.turn else "bw"
-        if f"{mine}time" not in numbers and f"{other}time" in numbers:
-            mine = other  # better than no clock at all
-
-        def at_least_one(name: str) -> int | None:
-            return max(numbers[name], 1) if name in numbers else None
-
-        clock = numbers.get(f"{mine}time")
-        if clock is None and numbers and not flags and not numbers.keys() & _ENDS:
-            clock = 0  # increments alone: nothing is known to be left
-        movetime = numbers.get("movetime")
-        return Limits(
-            nodes=at_least_one("nodes"),
-            depth=at_least_one("depth"),
-            mate=at_least_one("mate"),
-            movetime=None if movetime is None else max(movetime, 0) / 1000,
-            clock=None if clock is None else max(clock, 0) / 1000,
-            increment=max(numbers.get(f"{mine}inc", 0), 0) / 1000,
-            moves_to_go=max(numbers.get("movestogo", 0), 0) or None,
-            infinite="infinite" in flags or not (numbers.keys() | flags),
-            ponder="ponder" in flags,
-            allowed=self._legal_of(allowed),
-        )
-
-    def _legal_of(self, texts: list[str]) -> list[chess.Move]:
-        """Those that are legal."""
-        moves = []
-        for text in texts:
-            try:
-                moves.append(self.game.board.parse_uci(text))
-            except ValueError:
-                self._complain(f"searchmoves: {text} is illegal here")
-        return [move for move in moves if move]
 
     # -- options ---------------------------------------------------------------------------------
 
@@ -359,21 +305,30 @@ class UciEngine(Engine):
         if self._mind.megabytes not in (self._room, self.options["Hash"]):
             self._complain(f"Hash is {self._mind.megabytes}: there is no room for more")
         self._room = self._mind.megabytes
+
+        def tell(report: Report) -> list[str]:
+            return info_lines(
+                board,
+                report,
+                thinker.search.variation,
+                self.options["MultiPV"],
+                self.options["UCI_ShowWDL"],
+            )
+
         report = search(
             thinker,
             limits,
             stop,
             self.options["MoveOverhead"] / 1000,
-            lambda report: self.write(*self._info(board, report, thinker)),
+            lambda report: self.write(*tell(report)),
         )
         chosen = choose(report.children, temperature, np.random.default_rng())
         others = [child for child in report.children if child is not chosen]
         report = report._replace(children=[chosen, *others])
-        line = self._line(board, thinker.search.variation(chosen.action))
-        lines = self._info(board, report, thinker)
+        lines = tell(report)
         if self.options["VerboseMoveStats"]:
-            lines = [*self._statistics(board, report), *lines]
-        return line, lines
+            lines = [*statistics_lines(board, report), *lines]
+        return legal_line(board, thinker.search.variation(chosen.action)), lines
 
     def _without_search(self, board: chess.Board, moves: list[chess.Move]) -> chess.Move:
         """A move after a search that failed; the next one begins with nothing of its tree."""
@@ -398,90 +353,8 @@ class UciEngine(Engine):
         limits.nodes = limits.most_nodes = min(nodes, limits.nodes or nodes)
         return limits
 
-    # -- what it says ----------------------------------------------------------------------------
-
-    def _info(self, board: chess.Board, report: Report, thinker: Any) -> list[str]:
-        """A line for each of the best moves."""
-        lines = []
-        for rank, child in enumerate(report.children[: self.options["MultiPV"]]):
-            moves = self._line(board, thinker.search.variation(child.action))
-            words = [
-                f"info depth {max(round(report.mean_depth), 1)}",
-                f"seldepth {max(report.most_depth, 1)}",
-                f"time {round(1000 * report.seconds)}",
-                f"nodes {max(report.visits, 1)}",
-                f"score {score_of(child)}",
-            ]
-            if self.options["UCI_ShowWDL"]:
-                words.append("wdl {} {} {}".format(*wdl_of(child)))
-            words += [
-                f"nps {round(report.per_second)}",
-                f"hashfull {round(1000 * min(report.fullness, 1))}",
-                f"multipv {rank + 1}",
-                "pv " + " ".join(move.uci() for move in moves),
-            ]
-            lines.append(" ".join(words))
-        return lines
-
-    def _line(self, board: chess.Board, actions: Iterable[int]) -> list[chess.Move]:
-        """Moves of a variation, as far as they are legal and the game is not over."""
-        from muzero_agent.adapters.envs.chess import move_of
-
-        board, moves = board.copy(), []
-        for action in actions:
-            try:
-                move = move_of(action, board)
-            except ValueError:
-                break
-            if not board.is_legal(move):
-                break
-            moves.append(move)
-            board.push(move)
-            if drawn(board):
-                break
-        return moves
-
-    def _statistics(self, board: chess.Board, report: Report) -> list[str]:
-        """What is known of each move, the best last, as Lc0 tells it."""
-        lines = []
-        for child in reversed(report.children):
-            lines += [
-                f"info string {move.uci():5} N: {child.visits:7} "
-                f"P: {100 * child.prior:5.2f}% Q: {child.q:8.5f}"
-                for move in self._line(board, [child.action])
-            ]
-        return lines
-
     def _complain(self, what: str) -> None:
         self.write(*(f"info string {line}" for line in what.splitlines() or [""]))
-
-
-def score_of(child: Child) -> str:
-    """UCI's score of a move: by its value, or by a proven mate."""
-    if child.mate > 0:
-        return f"mate {(child.mate + 1) // 2}"
-    if child.mate < 0:
-        return f"mate -{-child.mate // 2}"
-    q = min(max(child.q, -1.0), 1.0)
-    return f"cp {min(max(round(90 * math.tan(1.5637541897 * q)), -12_800), 12_800)}"
-
-
-def wdl_of(child: Child) -> tuple[int, int, int]:
-    """Chances in thousandths to win, draw and lose that have the move's value for their mean.
-
-    The network tells the mean alone; draws are as likely as between two sides that each score with
-    their own chance, independently.
-    """
-    q = min(max(child.q, -1.0), 1.0)
-    if child.mate:
-        q = math.copysign(1.0, child.mate)
-    win, loss = round(250 * (1 + q) ** 2), round(250 * (1 - q) ** 2)
-    return win, 1000 - win - loss, loss
-
-
-def drawn(board: chess.Board) -> bool:
-    """Whether the game ends here without a mate, as `ChessRules` sees it."""
-    return board.is_insufficient_material() or board.halfmove_clock >= 100 or board.is_repetition(3)
 
 
 def _number(text: str, default: float) -> float:

@@ -14,7 +14,7 @@ import pytest
 
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.engines.chess_game import ChessGame, chess_mind
-from muzero_agent.adapters.engines.uci import score_of, wdl_of
+from muzero_agent.adapters.engines.uci_words import legal_line, score_of, wdl_of
 from muzero_agent.adapters.envs.chess import action_of, move_of
 from muzero_agent.adapters.envs.chess_rules import ChessRules
 from muzero_agent.search.anytime import Child
@@ -586,7 +586,7 @@ def test_a_hash_without_room_is_halved(model: Path) -> None:
         assert thinker.grow()
 
 
-def test_a_line_ends_with_the_game(host: Host) -> None:
+def test_a_line_ends_with_the_game() -> None:
     """By repetition, by fifty moves, and where nobody can win."""
     shuffle = ["g1f3", "g8f6", "f3g1", "f6g8"]
     for fen, moves, length in (
@@ -599,7 +599,7 @@ def test_a_line_ends_with_the_game(host: Host) -> None:
             move = board.parse_uci(text)
             actions.append(action_of(move, board.turn))
             board.push(move)
-        line = host.engine._line(chess.Board(fen), actions)
+        line = legal_line(chess.Board(fen), actions)
         assert [move.uci() for move in line] == moves[:length]
 
 
