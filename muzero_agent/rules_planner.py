@@ -86,24 +86,13 @@ class RulesModel(Generic[State]):
     def plant(self, states: Sequence[State]) -> RootOutput:
         """Begin with these states, a root each; even where a game counts as over its moves count.
 
-        Moves that win at once come first, whatever the network makes of them: a prior of 1% would
-        hide them for thousands of visits.
-
         :raises ValueError: for a state without legal moves
         """
         self.states = list(states)
         legal = [self.rules.legal(state) for state in states]
         if not all(legal):
             raise ValueError(f"state {legal.index([])} has no legal move: the game is over there")
-        root = self._evaluated(states, legal)
-        for state, actions, logits in zip(states, legal, root.prior_logits, strict=True):
-            logits[self.wins(state, actions)] = logits[actions].max() + _CERTAIN
-        return root
-
-    def wins(self, state: State, legal: Sequence[int]) -> list[int]:
-        """Actions that end the game with a win."""
-        outcome, play = self.rules.outcome, self.rules.play
-        return [action for action in legal if outcome(play(state, action)) == -1.0]
+        return self._evaluated(states, legal)
 
     def step(self, parents: Sequence[int], actions: Sequence[int]) -> RecurrentOutput:
         """Play a move in each of n states, and add the states behind them.
@@ -138,6 +127,9 @@ class RulesModel(Generic[State]):
         self.states = [self.states[index] for index in kept]
 
     def _evaluated(self, states: Sequence[State], legal: list[list[int]]) -> RootOutput:
+        """What the network says, but where a move wins at once: there it comes first and the value
+        is 1, whatever the network makes of it. A prior of 1% would hide it for thousands of visits.
+        """
         boards: list[Any] = [self.rules.observe(state) for state in states]
         logits = np.full((len(states), self.rules.num_actions), -np.inf, np.float32)
         values = np.empty(len(states), np.float32)
@@ -154,6 +146,10 @@ class RulesModel(Generic[State]):
                 logits[row, legal[row]], values[row] = said[legal[row]], value
                 if keys and self.cache is not None:
                     self.cache.put(keys[row], said[legal[row]], float(value))
+        for row, state in enumerate(states):
+            if wins := self.rules.wins(state, legal[row]):
+                logits[row, wins] = logits[row, legal[row]].max() + _CERTAIN
+                values[row] = 1.0
         return RootOutput(logits, values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -144,6 +145,13 @@ class Rules(Protocol[State]):
 
     def outcome(self, state: State) -> float | None:
         """For the player to move: -1 lost, 0 drawn, 1 won; None while the game goes on."""
+        ...
+
+    def wins(self, state: State, legal: Sequence[int]) -> list[int]:
+        """Those of its legal actions that end the game at once, and win it.
+
+        :param legal: as `legal` tells them
+        """
         ...
 
     def observe(self, state: State) -> Observation:

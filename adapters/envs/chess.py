@@ -110,6 +110,15 @@ def move_of(action: int, board: chess.Board) -> chess.Move:
     return move
 
 
+def squares_of(action: int, color: chess.Color) -> tuple[chess.Square, chess.Square]:
+    """From where an action that is legal moves a piece, and where to.
+
+    :param color: of the player who moves
+    """
+    move = _MOVES[color][action]
+    return move.from_square, move.to_square
+
+
 def legal_actions(board: chess.Board) -> dict[int, chess.Move]:
     """The legal moves by their actions."""
     actions = _ACTIONS[board.turn]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import chess
@@ -16,10 +17,12 @@ from muzero_agent.adapters.envs.chess import (
     legal_actions,
     move_of,
     observe,
+    squares_of,
 )
 from muzero_agent.adapters.envs.games import random_outcome
 
 _FRAME_BYTES = 13 * 8
+_CASTLED = chess.BB_C1 | chess.BB_G1 | chess.BB_C8 | chess.BB_G8
 
 
 class ChessState:
@@ -58,6 +61,53 @@ class ChessState:
         return hash(self._identity())
 
 
+def _checks(board: chess.Board, legal: Sequence[int]) -> list[int]:
+    """Legal actions by which check may be given: all that do, and a few others."""
+    king = board.king(not board.turn)
+    if king is None:
+        return []
+    own, occupied = board.occupied_co[board.turn], board.occupied
+    diagonal, straight = _lines(king, occupied)
+    # Pieces that stand in front of one of their own may give check wherever they go.
+    behind = occupied & ~((diagonal | straight) & own)
+    far_diagonal, far_straight = _lines(king, behind)
+    sliders = far_diagonal & (board.bishops | board.queens)
+    sliders |= far_straight & (board.rooks | board.queens)
+    anywhere = (diagonal | straight) & own if sliders & own else 0
+    en_passant = 0 if board.ep_square is None else chess.BB_SQUARES[board.ep_square]
+    special = chess.BB_RANK_1 | chess.BB_RANK_8 | en_passant
+    pawn = chess.BB_PAWN_ATTACKS[not board.turn][king]
+    targets = (  # of each kind, where it attacks the king, or checks in its own way
+        (board.pawns, pawn | special),
+        (board.knights, chess.BB_KNIGHT_ATTACKS[king]),
+        (board.bishops, diagonal),
+        (board.rooks, straight),
+        (board.queens, diagonal | straight),
+        (board.kings, board.castling_rights and _CASTLED | board.rooks & own),
+    )
+    reach = {}
+    for kind, goal in targets:
+        for square in chess.scan_forward(kind & own):
+            reach[square] = chess.BB_ALL if chess.BB_SQUARES[square] & anywhere else goal
+    found = []
+    for action in legal:
+        source, target = squares_of(action, board.turn)
+        if reach[source] & chess.BB_SQUARES[target]:
+            found.append(action)
+    return found
+
+
+def _lines(square: chess.Square, occupied: chess.Bitboard) -> tuple[chess.Bitboard, chess.Bitboard]:
+    """What a bishop and a rook attack from a square."""
+    masks, attacks = chess.BB_DIAG_MASKS, chess.BB_DIAG_ATTACKS
+    diagonal = attacks[square][masks[square] & occupied]
+    straight = (
+        chess.BB_RANK_ATTACKS[square][chess.BB_RANK_MASKS[square] & occupied]
+        | chess.BB_FILE_ATTACKS[square][chess.BB_FILE_MASKS[square] & occupied]
+    )
+    return diagonal, straight
+
+
 class ChessRules:
     """Chess as in `ChessEnv`: drawn by the third repetition, and by fifty moves."""
 
@@ -92,6 +142,22 @@ class ChessRules:
             board.halfmove_clock >= 100 or state.times() >= 3 or board.is_insufficient_material()
         )
         return 0.0 if drawn else None
+
+    def wins(self, state: ChessState, legal: Sequence[int]) -> list[int]:
+        """Those of its legal actions that mate.
+
+        Every position of a search is looked at, so only moves that may give check are tried.
+        """
+        board, found = state.board, list[int]()
+        moves = _checks(board, legal)
+        if moves:
+            board = board.copy(stack=False)
+        for action in moves:
+            board.push(move_of(action, board))
+            if board.is_checkmate():
+                found.append(action)
+            board.pop()
+        return found
 
     def observe(self, state: ChessState) -> NDArray[np.bool_]:
         """bool [8, 8, 111], as `adapters.envs.chess` describes it."""

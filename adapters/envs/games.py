@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
@@ -57,6 +58,10 @@ class TicTacToe:
         if any(state.other & line == line for line in _LINES):
             return -1.0
         return 0.0 if state.own | state.other == 0x1FF else None
+
+    def wins(self, state: TicTacToeState, legal: Sequence[int]) -> list[int]:
+        """Those of its legal actions that win at once."""
+        return winning_actions(self, state, legal)
 
     def observe(self, state: TicTacToeState) -> NDArray[np.int8]:
         """int8 [3, 3, 2], squares of the player to move and of the other one."""
@@ -112,6 +117,10 @@ class ConnectFour:
             return -1.0
         return 0.0 if state.all == _FULL else None
 
+    def wins(self, state: ConnectFourState, legal: Sequence[int]) -> list[int]:
+        """Those of its legal actions that win at once."""
+        return winning_actions(self, state, legal)
+
     def observe(self, state: ConnectFourState) -> NDArray[np.int8]:
         """int8 [6, 7, 2], from the top row down, stones of the player to move and of the other."""
         stones = _planes((state.own, state.own ^ state.all), 49).reshape(2, 7, 7)
@@ -139,6 +148,11 @@ def _planes(boards: tuple[int, int], size: int) -> NDArray[np.int8]:
     """int8 [2, size], the lowest bits of two numbers."""
     raw = np.array(boards, np.uint64).view(np.uint8).reshape(2, 8)
     return np.unpackbits(raw, axis=1, count=size, bitorder="little").view(np.int8)
+
+
+def winning_actions(rules: Rules[State], state: State, actions: Sequence[int]) -> list[int]:
+    """Those of the actions that win at once, found by trying each."""
+    return [action for action in actions if rules.outcome(rules.play(state, action)) == -1.0]
 
 
 def random_outcome(rules: Rules[State], state: State, rng: random.Random) -> float:

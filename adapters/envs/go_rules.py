@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from muzero_agent.adapters.envs.games import random_outcome
+from muzero_agent.adapters.envs.games import random_outcome, winning_actions
 
 BLACK = 1  # of PettingZoo's boards; White is -1
 FRAMES = 8
@@ -101,6 +102,12 @@ class GoRules:
             return None
         black_won = self.score(state) > 0
         return 1.0 if black_won == (state.position.to_play == BLACK) else -1.0
+
+    def wins(self, state: GoState, legal: Sequence[int]) -> list[int]:
+        """The pass, where it ends the game and the player to move is ahead."""
+        recent = state.position.recent
+        passed = bool(recent) and recent[-1].move is None
+        return winning_actions(self, state, [self.board_size**2]) if passed else []
 
     def observe(self, state: GoState) -> NDArray[np.bool_]:
         """bool [N, N, 17]: eight frames, and one that is full for White."""

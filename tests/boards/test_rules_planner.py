@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import chess
@@ -10,11 +11,12 @@ import pytest
 from pettingzoo.classic import connect_four_v3
 
 from muzero_agent import MuZero
-from muzero_agent.adapters.envs.chess import ChessEnv, move_of
-from muzero_agent.adapters.envs.chess_rules import ChessRules, ChessState
-from muzero_agent.adapters.envs.games import ConnectFour, TicTacToe
+from muzero_agent.adapters.envs.chess import ChessEnv, action_of, legal_actions, move_of
+from muzero_agent.adapters.envs.chess_rules import ChessRules, ChessState, _checks
+from muzero_agent.adapters.envs.games import ConnectFour, TicTacToe, winning_actions
+from muzero_agent.adapters.envs.go_rules import GoRules
 from muzero_agent.rules_planner import RulesModel, RulesPlanner
-from muzero_agent.types import RootOutput
+from muzero_agent.types import RootOutput, Rules
 
 MATES = [  # in one
     ("6k1/5ppp/8/8/8/8/8/R5K1 w - - 0 1", "a1a8"),
@@ -84,6 +86,67 @@ def test_mates_in_one_are_found(chess_model: MuZero, fen: str, move: str) -> Non
     found = move_of(int(plan.action[0]), board)
     board.push(found)
     assert board.is_checkmate(), (found, move)
+
+
+@pytest.mark.parametrize(
+    ("rules", "games", "least"),
+    [
+        (TicTacToe(), 200, 200),
+        (ConnectFour(), 200, 300),
+        (GoRules(5), 4, 1),
+        (ChessRules(), 60, 15),
+    ],
+    ids=["tictactoe", "connect_four", "go", "chess"],
+)
+def test_wins_are_the_actions_that_win(rules: Rules[Any], games: int, least: int) -> None:
+    """In random games, where what wins is found by trying."""
+    rng, found = random.Random(0), 0
+    for _ in range(games):
+        state = rules.initial()
+        while rules.outcome(state) is None:
+            legal = rules.legal(state)
+            wins = rules.wins(state, legal)
+            assert wins == winning_actions(rules, state, legal)
+            found += len(wins)
+            passes = isinstance(rules, GoRules) and rng.random() < 0.3
+            state = rules.play(state, legal[-1] if passes else rng.choice(legal))
+    assert found >= least
+
+
+@pytest.mark.parametrize(
+    ("fen", "move"),
+    [
+        *MATES,
+        ("8/5K2/8/1Q1pP2k/R4Q1r/3R4/8/8 w - d6 0 1", "e5d6"),  # en passant
+        ("2n5/q3n3/8/1K2R3/1Pp5/2qq4/3k3q/8 b - b3 0 1", "c4b3"),
+        ("3k4/1Q6/8/6p1/4R3/5Q2/8/R3K3 w Q - 0 1", "e1c1"),  # by castling
+        ("8/7b/6p1/8/6pP/1n6/kbK5/3N4 b - h3 0 1", "g6g5"),  # by discovery
+        ("N6K/1P1Q1R2/8/5R2/6k1/2R5/B7/N6Q w - - 0 1", "f5e5"),
+        ("R7/K3kP1R/8/2NQ3N/N6b/8/8/5N2 w - - 0 1", "f7f8n"),  # by promotions
+        ("R7/K3kP1R/8/2NQ3N/N6b/8/8/5N2 w - - 0 1", "f7f8q"),
+        ("7k/8/5q2/4qb2/7q/N4K2/4p1p1/8 b - - 0 1", "e2e1n"),
+    ],
+)
+def test_mates_of_every_kind_are_seen(fen: str, move: str) -> None:
+    rules, state = ChessRules(), ChessState(chess.Board(fen))
+    legal = rules.legal(state)
+    wins = rules.wins(state, legal)
+    assert wins == winning_actions(rules, state, legal)
+    assert action_of(chess.Move.from_uci(move), state.board.turn) in wins
+
+
+def test_every_check_is_tried_for_mate() -> None:
+    """In random games of Chess960, castling included."""
+    rng, checks = random.Random(0), 0
+    for start in rng.sample(range(960), 20):
+        board = chess.Board.from_chess960_pos(start)
+        while not board.is_game_over() and board.ply() < 120:
+            actions = legal_actions(board)
+            giving = {action for action, move in actions.items() if board.gives_check(move)}
+            assert giving <= set(_checks(board, list(actions)))
+            checks += len(giving)
+            board.push(rng.choice(list(actions.values())))
+    assert checks > 1000
 
 
 def test_where_a_game_is_drawn_but_not_stopped_a_legal_move_is_found(chess_model: MuZero) -> None:

@@ -631,9 +631,21 @@ def test_mates_in_one_are_found_at_once(host: Host) -> None:
             board.push(move)
 
 
-def test_mates_in_two_are_found(host: Host) -> None:
-    move, lines = host.go("nodes 20000", "fen kbK5/pp6/1P6/8/8/8/8/R7 w - - 0 1")
-    assert move == "a1a6"
+@pytest.mark.parametrize(
+    ("fen", "move"),
+    [
+        ("kbK5/pp6/1P6/8/8/8/8/R7 w - - 0 1", "a1a6"),
+        ("5k2/rb5r/ppP1p2p/4qp1P/1PPp1pP1/BR1Kn3/P3P3/4RBN1 b - - 0 34", "e5e4"),
+        ("1nb1k1r1/2qp1p2/1pp1np2/3P1P1P/r4pp1/pP1K4/P1P1P2R/2R2BN1 b - - 1 28", "a4d4"),
+        ("q3k3/3p1rR1/rp2p1B1/pP2P3/2pn3R/P4NP1/2PP1P2/1NBQ1K2 w - - 5 29", "h4h8"),
+        ("2b2qnr/2p2p1p/3ppk2/prn4P/2pP2P1/NPP2K2/P2P4/R1B1QBN1 w - - 3 24", "e1h4"),
+        ("br2k1nr/3q4/2p1Bb2/2P1pPpp/ppN5/1P1Q2PN/PB1P1P1R/R3K3 w Qk - 0 23", "d3d7"),
+    ],
+)
+def test_mates_in_two_are_found(host: Host, fen: str, move: str) -> None:
+    """By a network that knows nothing; 23 to 886 nodes were enough where this was measured."""
+    found, lines = host.go("nodes 8000", f"fen {fen}")
+    assert found == move
     assert " score mate 2 " in lines[-2]
 
 
