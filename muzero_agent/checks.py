@@ -42,7 +42,9 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     for name in ("gamma", "td_lambda", "target_decay", "dirichlet_fraction"):
         if not 0.0 <= _number(given[name]) <= 1.0:
             raise ValueError(f"{name}={given[name]!r}: give a number in [0, 1]")
-    for name in ("value_coef", "consistency_coef", "priority_exponent"):
+    for name in ("value_coef", "consistency_coef", "reconstruction_coef", "priority_exponent"):
+        if name == "reconstruction_coef" and given[name] is None:
+            continue
         if not 0.0 <= _number(given[name]) < np.inf:
             raise ValueError(f"{name}={given[name]!r}: give a number of 0 or more")
     if not _number(given["regret_tolerance"]) >= 0.0:

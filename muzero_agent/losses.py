@@ -19,6 +19,7 @@ class Losses(NamedTuple):
     value: Tensor
     reward: Tensor
     consistency: Tensor
+    reconstruction: Tensor
     root_value: Tensor  # [B], the network's value of the first states, detached
 
 
@@ -65,18 +66,23 @@ def muzero_loss(
     *,
     value_coef: float,
     consistency_coef: float,
+    reconstruction_coef: float = 0.0,
 ) -> Losses:
-    """MuZero's loss (appendix G), and EfficientZero's consistency loss (section 4.1).
+    """MuZero's loss (appendix G), EfficientZero's consistency loss (section 4.1), and a loss of
+    reconstruction (Scholz et al. 2021, arXiv 2102.05599, section 4.1).
 
     The first step has weight 1 and each of the K unrolled steps 1/K. The consistency loss compares
     the unrolled latents with representations of the observations that really followed, through
-    which no gradient flows.
+    which no gradient flows. The loss of reconstruction is the cross entropy of each entry of the
+    observation, averaged over its entries: what a latent says was observed against what was.
 
     :param obs: the first observations, preprocessed [B, ...]
     :param next_obs: the K next observations, preprocessed [K * B, ...], step by step; None leaves
-        the consistency loss out.
+        the losses of consistency and reconstruction out.
     :param value_coef: weight of the value loss
     :param consistency_coef: weight of the consistency loss
+    :param reconstruction_coef: weight of the loss of reconstruction; where it is above 0,
+        observations are no dicts and their entries are from 0 to 1
     """
     batch, steps = targets.actions.shape
     latents, reward_logits = unroll(network, network.representation(obs), targets.actions)
@@ -103,8 +109,19 @@ def muzero_loss(
     reward = (reward_loss * targets.reward_mask.T * weight[1:]).sum()
 
     total = policy + value_coef * value + reward
-    consistency = torch.zeros((), device=latents.device)
-    if next_obs is not None:
+    consistency = reconstruction = torch.zeros((), device=latents.device)
+    if next_obs is not None and reconstruction_coef > 0:
+        assert isinstance(obs, Tensor)
+        assert isinstance(next_obs, Tensor)
+        seen = torch.cat((obs, next_obs)).flatten(1)
+        errors = functional.binary_cross_entropy_with_logits(
+            network.decode(latents.flatten(0, 1)).flatten(1), seen, reduction="none"
+        )
+        errors = errors.mean(1).view(steps + 1, batch)
+        known = functional.pad(targets.consistency_mask.T, (0, 0, 1, 0), value=1.0)
+        reconstruction = (errors * known * weight).sum()
+        total = total + reconstruction_coef * reconstruction
+    if next_obs is not None and consistency_coef > 0:
         predicted = network.predict_projection(network.project(latents[1:].flatten(0, 1)))
         with torch.no_grad():
             target = functional.normalize(network.project(network.representation(next_obs)))
@@ -117,5 +134,11 @@ def muzero_loss(
     with torch.no_grad():
         root_value = network.support.scalar(value_logits[0])
     return Losses(
-        total, policy.detach(), value.detach(), reward.detach(), consistency.detach(), root_value
+        total,
+        policy.detach(),
+        value.detach(),
+        reward.detach(),
+        consistency.detach(),
+        reconstruction.detach(),
+        root_value,
     )

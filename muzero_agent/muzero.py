@@ -66,6 +66,7 @@ from muzero_agent.replay import TrajectoryReplayBuffer
 from muzero_agent.rules_planner import RulesPlanner
 from muzero_agent.turns import (
     DEFAULTS,
+    RECONSTRUCTION,
     SUPPORT,
     Turns,
     check_players,
@@ -163,6 +164,9 @@ class MuZero(OffPolicyAlgorithm):
     :param value_coef: weight of the value loss
     :param consistency_coef: weight of the loss between predicted and represented next latents
         (EfficientZero, arXiv 2111.00210); 0 turns it off
+    :param reconstruction_coef: weight of the loss between what latents tell of the observations and
+        these (Scholz et al. 2021, arXiv 2102.05599), which teaches the model the board: for planes
+        and flat observations whose entries are from 0 to 1. None: 0, in games 10 where they are so
     :param target_decay: decay per update of the moving average of the network that searches
     :param priority_exponent: 0 samples uniformly; above, in proportion to the value's error to
         this power
@@ -221,6 +225,7 @@ class MuZero(OffPolicyAlgorithm):
         terminal_rewards: bool | None = None,
         value_coef: float = 0.5,
         consistency_coef: float = 1.0,
+        reconstruction_coef: float | None = None,
         target_decay: float = 0.99,
         priority_exponent: float = 0.0,
         max_grad_norm: float = 5.0,
@@ -279,6 +284,7 @@ class MuZero(OffPolicyAlgorithm):
         self.terminal_rewards: bool = resolve("terminal_rewards", terminal_rewards)
         self.value_coef = value_coef
         self.consistency_coef = consistency_coef
+        self.reconstruction_coef = reconstruction_coef  # see `_setup_model`
         self.target_decay = target_decay
         self.priority_exponent = priority_exponent
         self.max_grad_norm = max_grad_norm
@@ -328,6 +334,15 @@ class MuZero(OffPolicyAlgorithm):
         check_arguments(vars(self))
         self.replay_buffer_kwargs = self._replay_settings()
         super()._setup_model()
+        decodes = self.policy.network.decodes
+        if self.reconstruction_coef is None:
+            self.reconstruction_coef = RECONSTRUCTION[self.num_players] if decodes else 0.0
+        elif self.reconstruction_coef > 0 and not decodes:
+            raise ValueError(
+                f"reconstruction_coef={self.reconstruction_coef}: this network tells no "
+                "observations, which have to be flat, or a board for CnnPolicy, with entries from "
+                "0 to 1: give 0"
+            )
         self.set_random_seed(self.seed)  # again: now the generators' owners exist
         self._configured_policy()  # it is saved and evaluated by itself as well
         self._sweep = Sweep()
@@ -608,7 +623,7 @@ class MuZero(OffPolicyAlgorithm):
             error = (losses.root_value - batch.values[:, 0]).abs()
             self.replay_buffer.update_errors(batch.rows, error.cpu().numpy())
             policy.value_error.fill_(self.replay_buffer.typical_error or 0.0)
-            history.append(torch.stack(losses[:5]).detach())
+            history.append(torch.stack(losses[:-1]).detach())
         self._n_updates += gradient_steps
         for average, buffer in zip(
             policy.target_network.buffers(), policy.network.buffers(), strict=True
@@ -616,18 +631,20 @@ class MuZero(OffPolicyAlgorithm):
             average.copy_(buffer)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         means = torch.stack(history).mean(0).tolist()
-        for name, mean in zip(Losses._fields[:5], means, strict=True):
+        for name, mean in zip(Losses._fields[:-1], means, strict=True):
             key = "train/loss" if name == "total" else f"train/{name}_loss"
             self.logger.record(key, mean)
 
     def _loss(self, batch: Batch) -> Losses:
         policy = self.policy
+        reconstruction_coef = self.reconstruction_coef or 0.0
+        compared = self.consistency_coef > 0 or reconstruction_coef > 0
         first, following = batch.split_observations()
         loss = _compiled_loss() if self.torch_compile else muzero_loss
         return loss(
             policy.network,
             policy.preprocess(first),
-            policy.preprocess(following) if self.consistency_coef > 0 else None,
+            policy.preprocess(following) if compared else None,
             Targets(
                 batch.actions,
                 batch.rewards,
@@ -641,6 +658,7 @@ class MuZero(OffPolicyAlgorithm):
             ),
             value_coef=self.value_coef,
             consistency_coef=self.consistency_coef,
+            reconstruction_coef=reconstruction_coef,
         )
 
     def _warn_of_clipping(self, batch: Batch) -> None:

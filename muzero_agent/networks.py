@@ -68,6 +68,13 @@ class MuZeroNetwork(nn.Module):
         """SimSiam's predictor (EfficientZero, section 4.1): [B, P] -> [B, P]."""
         return projection
 
+    decodes: bool = False
+    """Whether `decode` tells what was observed."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents [B, *latent] -> logits of what was observed, preprocessed [B, ...], 0 to 1."""
+        raise RuntimeError(f"{type(self).__name__} has no decoder")
+
     def observe(self, obs: Obs) -> None:
         """Take statistics of observations newly collected [B, ...], where a network keeps any."""
 
@@ -200,6 +207,7 @@ class MlpNetwork(MuZeroNetwork):
     :param latent_size: size of a latent, a multiple of 8 for "simnorm"
     :param latent_norm: "simnorm" or "minmax"
     :param normalize_features: scale features by the mean and variance of all seen so far
+    :param decoded_size: entries of an observation, if `decode` is wanted
     """
 
     traceable = True
@@ -217,6 +225,7 @@ class MlpNetwork(MuZeroNetwork):
         latent_norm: str = "simnorm",
         activation: type[nn.Module] = nn.ReLU,
         normalize_features: bool = True,
+        decoded_size: int | None = None,
         support_bound: float = 30.0,
         support_size: int = 61,
     ) -> None:
@@ -245,6 +254,8 @@ class MlpNetwork(MuZeroNetwork):
         with torch.no_grad():
             self.transition_out.weight[latent_size:] = 0.0
             self.transition_out.bias[latent_size:] = 0.0
+        self.decodes = decoded_size is not None
+        self.decoder = None if decoded_size is None else nn.Linear(latent_size, decoded_size)
 
     def representation(self, obs: Obs) -> Tensor:
         features: Tensor = self.features_extractor(obs)
@@ -263,6 +274,9 @@ class MlpNetwork(MuZeroNetwork):
     def prediction(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         policy_logits, value_logits = self.heads(self.trunk(latent)).split(self._heads_split, -1)
         return policy_logits, value_logits
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return super().decode(latent) if self.decoder is None else self.decoder(latent)
 
     @torch.no_grad()
     def observe(self, obs: Obs) -> None:

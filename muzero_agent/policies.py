@@ -42,6 +42,11 @@ of Connect Four (64 simulations by the rules, the model in the package), 98.2% o
 exact at 0.5, 97.5% at 1.5."""
 
 
+_NOT_OF_NET_ARCH = (
+    "activation", "normalize_features", "decoded_size", "decoder", "support_bound", "support_size"
+)  # fmt: skip
+
+
 def has_mask(space: spaces.Space[Any]) -> bool:
     """Whether observations of this space carry an action mask."""
     return isinstance(space, spaces.Dict) and MASK_KEY in space.spaces
@@ -195,9 +200,17 @@ class MuZeroPolicy(BasePolicy):
             num_actions,
             activation=self.activation_fn,
             normalize_features=self.normalize_observations and not learns,
+            decoded_size=self._decoded_size() if extractor_class is FlattenExtractor else None,
             **support,
             **widths,
         )
+
+    def _decoded_size(self) -> int | None:
+        """Entries of an observation if all are from 0 to 1, else None."""
+        space = self.network_space
+        if not isinstance(space, spaces.Box) or (space.low < 0).any() or (space.high > 1).any():
+            return None
+        return int(np.prod(space.shape))
 
     def _make_resnet(self, num_actions: int, support: dict[str, Any]) -> MuZeroNetwork:
         shape = self.network_space.shape
@@ -217,7 +230,8 @@ class MuZeroPolicy(BasePolicy):
         planes = (third, first, second) if self.channels_come_last else (first, second, third)
         pixels = is_image_space(self.network_space, check_channels=False)
         arch: dict[str, Any] = {"downsample": pixels and min(planes[1:]) > 32}
-        return ResNet(planes, num_actions, **support, **arch, **(self.net_arch or {}))
+        arch |= {"decoder": self._decoded_size() is not None}
+        return ResNet(planes, num_actions, **support, **(arch | (self.net_arch or {})))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {
@@ -491,8 +505,7 @@ def _check_net_arch(
     known = {
         name: parameter.annotation
         for name, parameter in inspect.signature(network.__init__).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        and name not in ("activation", "normalize_features", "support_bound", "support_size")
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in _NOT_OF_NET_ARCH
     }
     if net_arch is None:
         return

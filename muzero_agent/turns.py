@@ -37,6 +37,9 @@ DEFAULTS: Mapping[int, Mapping[str, Any]] = {
 }
 """What None resolves to among `MuZero`'s arguments, by the number of players."""
 
+RECONSTRUCTION: Mapping[int, float] = {1: 0.0, 2: 10.0}
+"""What `reconstruction_coef=None` resolves to, likewise, where the network decodes latents."""
+
 SUPPORT: Mapping[int, Mapping[str, Any]] = {
     1: {},
     2: {"support_bound": squashed(1.0), "support_size": 21},

@@ -40,9 +40,12 @@ from muzero_agent.zoo.cards import FORMAT_VERSION, Card, Config, build_space, de
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
 MOST_BYTES = {WEIGHTS: 2 << 30, CONFIG: 1 << 20, CARD: 1 << 20}
 """More is not read."""
-CONSISTENCY = ("projector.", "predictor.")
-"""Layers that the consistency loss alone uses, which are not needed to play: a model that was
-trained without that loss is saved without them, and gets fresh ones if it learns with it."""
+TRAINED_BY = {
+    "consistency_coef": ("projector.", "predictor."),
+    "reconstruction_coef": ("decoder.",),
+}
+"""Layers that one loss alone uses, which are not needed to play: a model that was trained without
+that loss is saved without them, and gets fresh ones if it learns with it."""
 VALUE_ERROR = "value_error"  # beside the network's tensors, of which none has a name without a dot
 
 ACTIVATIONS: dict[str, type[Any]] = {
@@ -168,12 +171,14 @@ def load(
     try:
         model = _outline(config, device, overrides, n_envs)
         expected = _expected(model, getattr(torch, config.dtype))
-        needed = {name: kind for name, kind in expected.items() if not _of_consistency(name)}
-        if found in (expected, needed):
+        for layers in TRAINED_BY.values():
+            if not any(name.startswith(layers) for name in found):
+                expected = {name: x for name, x in expected.items() if not name.startswith(layers)}
+        if found == expected:
             model._setup_model()
     except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"{directory / CONFIG}: no model can be built from it: {error}") from error
-    if found not in (expected, needed):
+    if found != expected:
         raise ValueError(
             f"{directory / WEIGHTS} does not hold the weights of the network that {CONFIG} "
             "describes: the two belong to different models"
@@ -211,18 +216,20 @@ def _weights(model: MuZero, dtype: torch.dtype) -> dict[str, Tensor]:
     """What is learned in the given type; statistics of observations stay float32."""
     network = model.policy.target_network
     learned = {name for name, _ in network.named_parameters()}
+    unused = tuple(
+        layer
+        for coef, layers in TRAINED_BY.items()
+        for layer in layers
+        if getattr(model, coef) == 0
+    )
     tensors = {
         name: (tensor.to(dtype) if name in learned else tensor).cpu().contiguous()
         for name, tensor in network.state_dict().items()
-        if model.consistency_coef > 0 or not _of_consistency(name)
+        if not name.startswith(unused)
     }
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ValueError(f"the weights are not finite in {dtype}: save them as 'float32'")
     return tensors | {VALUE_ERROR: model.policy.value_error.cpu().clone()}
-
-
-def _of_consistency(name: str) -> bool:
-    return name.startswith(CONSISTENCY)
 
 
 def _may_be_replaced(directory: Path) -> bool:
