@@ -176,6 +176,44 @@ def test_consistency_is_least_when_prediction_and_observation_agree() -> None:
     assert differ.consistency.item() == pytest.approx(2.0, abs=1e-6)
 
 
+class Telling(Additive):
+    """Its latent is the logit of the one thing observed."""
+
+    decodes = True
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return latent
+
+
+def test_reconstruction_is_the_cross_entropy_of_what_was_observed() -> None:
+    """s_k = s_0 = 1: log(1 + 1/e) where 1 was observed, and 1 more where 0 was."""
+    first, following = torch.ones(BATCH, 1), torch.zeros(STEPS * BATCH, 1)
+    one = math.log1p(math.exp(-1.0))
+
+    def loss(wanted: Targets) -> Losses:
+        return muzero_loss(
+            Telling(), first, following, wanted,
+            value_coef=0.0, consistency_coef=0.0, reconstruction_coef=2.0,
+        )  # fmt: skip
+
+    losses = loss(targets())
+    assert losses.reconstruction.item() == pytest.approx(one + (one + 1.0), rel=1e-5)
+    assert losses.consistency.item() == 0
+    rest = losses.policy + losses.reward
+    assert losses.total.item() == pytest.approx((rest + 2.0 * losses.reconstruction).item())
+    ended = loss(targets(consistency_mask=torch.zeros(BATCH, STEPS)))  # nothing follows
+    assert ended.reconstruction.item() == pytest.approx(one, rel=1e-5)
+    assert loss(targets(weights=torch.zeros(BATCH))).reconstruction.item() == 0
+
+
+def test_reconstruction_needs_a_decoder() -> None:
+    with pytest.raises(RuntimeError, match="Additive has no decoder"):
+        muzero_loss(
+            Additive(), torch.ones(BATCH, 1), torch.ones(STEPS * BATCH, 1), targets(),
+            value_coef=0.0, consistency_coef=0.0, reconstruction_coef=1.0,
+        )  # fmt: skip
+
+
 def test_the_loss_can_be_driven_to_its_floor() -> None:
     """Fit one batch by heart: what is left is the entropy of the two-hot targets."""
     network = mlp()

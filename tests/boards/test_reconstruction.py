@@ -1,0 +1,73 @@
+"""Latents of games are taught to tell the board, along lines that were not played, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from gymnasium import spaces
+from pettingzoo.classic import connect_four_v3, tictactoe_v3
+
+from muzero_agent import MuZero
+from muzero_agent.adapters.envs.games import TicTacToe
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "CnnPolicy"])
+def test_it_is_the_default_in_games(policy: str) -> None:
+    arch = {"net_arch": {"channels": 4, "head_width": 8}} if policy == "CnnPolicy" else {}
+    model = MuZero(policy, connect_four_v3.env, policy_kwargs=arch)
+    assert model.reconstruction_coef == 10.0
+    latent = model.policy.network.representation(torch.zeros(3, *model_shape(model)))
+    assert model.policy.network.decode(latent).shape in [(3, 84), (3, 2, 6, 7)]
+    assert MuZero(policy, connect_four_v3.env, reconstruction_coef=0.0).reconstruction_coef == 0
+
+
+def model_shape(model: MuZero) -> tuple[int, ...]:
+    """Of an observation, preprocessed."""
+    space = model.policy.network_space
+    assert isinstance(space, spaces.Box)
+    height, width, planes = space.shape
+    return (planes, height, width) if model.policy.channels_come_last else space.shape
+
+
+def test_elsewhere_it_is_not() -> None:
+    assert MuZero("MlpPolicy", "CartPole-v1").reconstruction_coef == 0
+    with pytest.raises(ValueError, match=r"reconstruction_coef=1.0: .* give 0"):
+        MuZero("MlpPolicy", "CartPole-v1", reconstruction_coef=1.0)
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "CnnPolicy"])
+def test_the_model_learns_what_moves_do_to_the_board(policy: str) -> None:
+    """All nine first moves, and all 72 pairs."""
+    settings: dict[str, Any] = {"train_freq": 1, "gradient_steps": 6, "learning_rate": 3e-3}
+    settings |= {"num_simulations": 2, "reanalyse_ratio": 0, "consistency_coef": 0.0}
+    if policy == "CnnPolicy":
+        arch = {"channels": 16, "head_width": 8}
+        settings |= {"policy_kwargs": {"net_arch": arch}, "gradient_steps": 3}
+    model = MuZero(
+        policy, [tictactoe_v3.env] * 8, seed=0, learning_starts=400, unroll_steps=2, **settings
+    )
+    assert told(model) == 0
+    model.learn(1400)
+    assert told(model) > 0.9
+
+
+@torch.no_grad()
+def told(model: MuZero) -> float:
+    """Share of boards that are told right, behind one and two moves in the learned model."""
+    rules, network = TicTacToe(), model.policy.target_network
+    lines = [(a,) for a in range(9)] + [(a, b) for a in range(9) for b in range(9) if a != b]
+    right = 0
+    for line in lines:
+        state = rules.initial()
+        obs = model.policy.network_input(rules.observe(state)[None])
+        latent = network.representation(obs)
+        for action in line:
+            state = rules.play(state, action)
+            latent, _ = network.dynamics(latent, torch.tensor([action]))
+        wanted = model.policy.network_input(rules.observe(state)[None])
+        assert isinstance(wanted, torch.Tensor)
+        seen = network.decode(latent).flatten() > 0
+        right += int((seen == (wanted.flatten() > 0.5)).all())
+    return right / len(lines)
