@@ -173,7 +173,7 @@ def evaluate(
         import torch
         from stable_baselines3.common.evaluation import evaluate_policy
 
-        from muzero_agent.adapters.envs.pettingzoo import find_game
+        from muzero_agent.adapters.envs.names import find_game
         from muzero_agent.evaluation import evaluate_game, table
         from muzero_agent.hyperparams import make_env
         from muzero_agent.muzero import MuZero
@@ -252,7 +252,8 @@ def play(
     """Play a game against a model in the terminal."""
     with _said_plainly():
         from muzero_agent import play as terminal
-        from muzero_agent.adapters.envs.pettingzoo import GAMES, as_game, find_game
+        from muzero_agent.adapters.envs.names import GAMES, find_game
+        from muzero_agent.adapters.envs.pettingzoo import as_game
 
         make_env = find_game(game)
         if make_env is None:

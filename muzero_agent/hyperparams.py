@@ -18,7 +18,8 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from muzero_agent.adapters.envs.atari import is_atari, make_atari_env
-from muzero_agent.adapters.envs.pettingzoo import find_game, make_turn_based_env, own_name
+from muzero_agent.adapters.envs.names import find_game, own_name
+from muzero_agent.adapters.envs.pettingzoo import make_turn_based_env
 from muzero_agent.muzero import MuZero
 
 OWN_FILE = Path(__file__).with_name("hyperparams.yml")
@@ -61,7 +62,7 @@ def make_env(
 ) -> VecEnv:
     """Environments with the preprocessing that a section of settings names.
 
-    :param env_id: id in Gymnasium's registry, or a game; see `adapters.envs.pettingzoo.find_game`
+    :param env_id: id in Gymnasium's registry, or a game; see `adapters.envs.names.find_game`
     :param n_envs: number of environments
     :param seed: of the first environment; the others count up
     :param frame_stack: observations that are stacked; 1 leaves them alone

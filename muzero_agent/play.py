@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from muzero_agent.adapters.envs.pettingzoo import go_action, go_vertex
+from muzero_agent.adapters.envs.go import go_action, go_vertex
 from muzero_agent.planner import Plan
 from muzero_agent.types import TurnBased
 

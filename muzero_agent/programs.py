@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from muzero_agent.adapters.envs.pettingzoo import go_action, go_vertex
+from muzero_agent.adapters.envs.go import go_action, go_vertex
 from muzero_agent.players import RESIGN, Position
 
 

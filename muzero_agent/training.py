@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent import zoo
-from muzero_agent.adapters.envs.pettingzoo import GAMES, find_game, own_name
+from muzero_agent.adapters.envs.names import GAMES, find_game, own_name
 from muzero_agent.checkpoints import (
     SaveCheckpoints,
     latest_checkpoint,

@@ -9,7 +9,7 @@ import yaml
 from stable_baselines3.common.utils import LinearSchedule
 
 from muzero_agent import MuZero
-from muzero_agent.adapters.envs.pettingzoo import GAMES
+from muzero_agent.adapters.envs.names import GAMES
 from muzero_agent.hyperparams import OWN_FILE, Hyperparams, load_hyperparams
 
 SECTIONS = sorted(yaml.safe_load(OWN_FILE.read_text(encoding="utf-8")))

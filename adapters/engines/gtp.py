@@ -269,7 +269,7 @@ class GtpEngine(Engine):
         self._new_game(self.game.commands)
 
     def _say_play(self, words: list[str]) -> None:
-        from muzero_agent.adapters.envs.pettingzoo import go_action
+        from muzero_agent.adapters.envs.go import go_action
 
         self.game.play(_color(words[0]), go_action(words[1], self.game.rules.board_size))
 
@@ -323,7 +323,7 @@ class GtpEngine(Engine):
     def _choose(self, color: str) -> tuple[str, int]:
         """The best move as GTP writes it, and its action; nothing is played."""
         from muzero_agent.adapters.engines.searching import search
-        from muzero_agent.adapters.envs.pettingzoo import go_vertex
+        from muzero_agent.adapters.envs.go import go_vertex
 
         limits = self._limits(color)
         passed = self.game.turn_to(color)

@@ -7,12 +7,8 @@ the other loses, so that this is all there is to say.
 
 from __future__ import annotations
 
-import math
-import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -180,61 +176,6 @@ class TurnBasedEnv(gym.Env[Any, Any]):
     def close(self) -> None:
         """Close the game's window, if it has one."""
         self.aec.close()
-
-
-class GoEnv(TurnBasedEnv):
-    """go_v5 as a `TurnBasedEnv`, with two changes for training.
-
-    Beginners of 9x9 lose with Black, because of the komi. So self-play comes to think that Black is
-    lost whatever it plays, and ends games by two passes before anything could contradict it; and
-    where all moves seem to lose alike, nothing is learned from a search. If passes are put off,
-    games are played. If each point counts, moves differ before games are close (compare the
-    auxiliary target of scores in Wu 2019).
-
-    :param board_size: lines of the board
-    :param komi: points for White
-    :param margin_scale: sigma > 0 rewards who wins by m points with erf(m / (sigma sqrt(2))), the
-        mean result if the komi were drawn from a normal distribution of this standard deviation; 0
-        with 1, as in Go
-    :param first_pass: in each game passing is legal from a move on that is drawn from 0 to this
-        one, 0 as in Go; before, it is only if nothing else is
-    """
-
-    def __init__(
-        self,
-        board_size: int = 9,
-        komi: float = 7.5,
-        margin_scale: float = 0.0,
-        first_pass: int = 0,
-    ) -> None:
-        from pettingzoo.classic import go_v5
-
-        self.margin_scale = margin_scale
-        self.first_pass = first_pass
-        self._move = self._from = 0
-        super().__init__(go_v5.env(board_size=board_size, komi=komi))
-
-    def _begin(self) -> None:
-        self._move, self._from = 0, int(self.np_random.integers(self.first_pass + 1))
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Play a move; see `TurnBasedEnv`."""
-        self._move += 1
-        mover = self.to_play
-        obs, reward, terminated, truncated, info = super().step(action)
-        if terminated and self.margin_scale > 0 and "illegal_move" not in info:
-            game: Any = self.aec.unwrapped
-            margin = float(game._go.score()) * (1 if mover == 0 else -1)  # score is Black's
-            reward = math.erf(margin / (self.margin_scale * math.sqrt(2)))
-        return obs, reward, terminated, truncated, info
-
-    def _observe(self) -> Any:
-        obs = super()._observe()
-        if self._move < self._from and obs[MASK_KEY][:-1].any():
-            mask = obs[MASK_KEY].copy()
-            mask[-1] = 0
-            self._observed = obs = {**obs, MASK_KEY: mask}
-        return obs
 
 
 def board_symmetries(
@@ -415,88 +356,3 @@ def _check(env: AECEnv[Any, Any, Any], name: str, allow_hidden_information: bool
         raise ValueError(
             f"{name}: its players move at the same time, hidden from each other. {advice}"
         )
-
-
-_FILES = "abcdefghjklmnopqrstuvwxyz"  # of a Go board: there is no i
-
-
-def go_vertex(action: int, board_size: int) -> str:
-    """What Go's protocol GTP calls an action of go_v5: "a9", or "pass"."""
-    if action == board_size**2:
-        return "pass"
-    row, file = divmod(action, board_size)
-    return f"{_FILES[file]}{board_size - row}"
-
-
-def go_action(vertex: str, board_size: int) -> int:
-    """The action of go_v5 that GTP calls `vertex`, such as "a9" or "pass".
-
-    :raises ValueError: if the board has no such point
-    """
-    vertex = vertex.lower()
-    if vertex == "pass":
-        return board_size**2
-    file, rank = _FILES.find(vertex[:1]), vertex[1:]
-    if not (vertex and 0 <= file < board_size and rank.isdecimal()):
-        raise ValueError(f"{vertex!r} is no point of a Go board")
-    row = board_size - int(rank)
-    if not 0 <= row < board_size:
-        raise ValueError(f"{vertex!r} is no point of a board of {board_size} x {board_size}")
-    return row * board_size + file
-
-
-@dataclass(frozen=True)
-class _Factory:
-    """Makes a game of PettingZoo; processes can take it."""
-
-    module: str
-    attribute: str
-    kwargs: dict[str, Any]
-
-    def __call__(self, **kwargs: Any) -> Any:
-        reason: object = "no such name"
-        try:
-            make = getattr(import_module(self.module), self.attribute, None)
-            if make is not None:
-                return make(**self.kwargs, **kwargs)
-        except ImportError as error:
-            reason = error
-        raise ImportError(
-            f"{self.module} has no {self.attribute} to import, and is no environment of "
-            f"Gymnasium: {reason}. PettingZoo's games need: pip install "
-            "'muzero-agent[pettingzoo,chess]'"
-        )
-
-
-GAMES: dict[str, _Factory] = {
-    "tictactoe": _Factory("pettingzoo.classic.tictactoe_v3", "env", {}),
-    "connect_four": _Factory("pettingzoo.classic.connect_four_v3", "env", {}),
-    "chess": _Factory("muzero_agent.adapters.envs.chess", "ChessEnv", {}),
-    "go_9x9": _Factory(__name__, "GoEnv", {"board_size": 9}),
-    "go_19x19": _Factory(__name__, "GoEnv", {"board_size": 19}),
-}
-"""Games that go by a name of their own."""
-
-
-_OWN_NAMES = {made.module: own for own, made in GAMES.items() if not made.kwargs} | {
-    "pettingzoo.classic.chess_v6": "chess"  # slower, and the same but for two oddities
-}
-
-
-def own_name(name: str) -> str:
-    """The name in `GAMES` of a game given by its import path; else the name as it is."""
-    return _OWN_NAMES.get(name, name)
-
-
-def find_game(name: str) -> Callable[[], Any] | None:
-    """What makes the game of this name; None if the name is none of a game.
-
-    :param name: one of `GAMES`, or an import path: of a module with an `env`, such as
-        `pettingzoo.classic.connect_four_v3`, or of a function, `my_package.my_module:make_game`.
-        Whoever says such a name runs that module's code.
-    """
-    if name in GAMES:
-        return GAMES[name]
-    if match := re.fullmatch(r"(\w+(?:\.\w+)+)|(\w+(?:\.\w+)*):([A-Za-z_]\w*)", name):
-        return _Factory(match[1] or match[2], match[3] or "env", {})
-    return None

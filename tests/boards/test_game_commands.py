@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from muzero_agent.adapters.envs.pettingzoo import as_game, find_game
+from muzero_agent.adapters.envs.names import find_game
+from muzero_agent.adapters.envs.pettingzoo import as_game
 from muzero_agent.cli import app
 from muzero_agent.hyperparams import load_hyperparams
 from muzero_agent.play import Notation

@@ -16,7 +16,8 @@ from stable_baselines3 import DQN
 from muzero_agent import MuZero
 from muzero_agent.adapters.envs.chess import ChessEnv
 from muzero_agent.adapters.envs.games import ConnectFour, TicTacToe, find_rules, random_outcome
-from muzero_agent.adapters.envs.pettingzoo import GoEnv, as_game, as_turn_based
+from muzero_agent.adapters.envs.go import GoEnv
+from muzero_agent.adapters.envs.pettingzoo import as_game, as_turn_based
 from muzero_agent.callbacks import MatchCallback
 from muzero_agent.matches import MatchResult, play_match
 from muzero_agent.players import (

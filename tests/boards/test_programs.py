@@ -19,13 +19,9 @@ from typer.testing import CliRunner
 
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.chess import NUM_ACTIONS, action_of, move_of
-from muzero_agent.adapters.envs.pettingzoo import (
-    GAMES,
-    TurnBasedEnv,
-    as_game,
-    go_action,
-    go_vertex,
-)
+from muzero_agent.adapters.envs.go import go_action, go_vertex
+from muzero_agent.adapters.envs.names import GAMES
+from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_game
 from muzero_agent.cli import app
 from muzero_agent.evaluation import evaluate_game, opponent
 from muzero_agent.matches import play_match

@@ -27,13 +27,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from muzero_agent import MuZero, zoo
+from muzero_agent.adapters.envs.go import GoEnv
 from muzero_agent.adapters.envs.go_rules import GoRules, GoState
-from muzero_agent.adapters.envs.pettingzoo import (
-    GoEnv,
-    TurnBasedEnv,
-    as_turn_based,
-    make_turn_based_env,
-)
+from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_turn_based, make_turn_based_env
 
 from .aec_games import CountingGame
 

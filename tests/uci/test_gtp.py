@@ -16,7 +16,7 @@ import pytest
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.engines.gtp import BUNDLED, GoClock, GtpEngine
 from muzero_agent.adapters.engines.protocol import Writer
-from muzero_agent.adapters.envs.pettingzoo import GoEnv
+from muzero_agent.adapters.envs.go import GoEnv
 from muzero_agent.matches import play_match
 from muzero_agent.programs import GtpPlayer
 from muzero_agent.types import RecurrentOutput
