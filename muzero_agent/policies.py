@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import (
-    is_image_space,
     maybe_transpose,
     preprocess_obs,
 )
@@ -21,17 +19,16 @@ from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
     FlattenExtractor,
-    NatureCNN,
 )
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import is_vectorized_observation
 from torch import Tensor, nn
 
 from muzero_agent import actions
+from muzero_agent.architectures import channels_come_last, make_mlp, make_resnet
 from muzero_agent.categorical import h_inverse_numpy
-from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
+from muzero_agent.networks import MuZeroNetwork, Obs
 from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
-from muzero_agent.resnet import ResNet
 from muzero_agent.rules_planner import RulesPlanner
 from muzero_agent.types import MASK_KEY, Observation, RootOutput
 
@@ -40,11 +37,6 @@ MOST_Q_RANGE = 0.5
 whatever the error of values: results are noisy, values by far not as much. Of 400 solved positions
 of Connect Four (64 simulations by the rules, the model in the package), 98.2% of the moves were
 exact at 0.5, 97.5% at 1.5."""
-
-
-_NOT_OF_NET_ARCH = (
-    "activation", "normalize_features", "decoded_size", "decoder", "support_bound", "support_size"
-)  # fmt: skip
 
 
 def has_mask(space: spaces.Space[Any]) -> bool:
@@ -165,73 +157,27 @@ class MuZeroPolicy(BasePolicy):
         )
 
     def _make_network(self) -> MuZeroNetwork:
-        num_actions = actions.num_actions(self.action_space)
+        size = actions.num_actions(self.action_space)
         support: dict[str, Any] = {
             "support_bound": self.support_bound,
             "support_size": self.support_size,
         }
         extractor_class = self.given_extractor_class or self.default_extractor
         if extractor_class is None:
-            return self._make_resnet(num_actions, support)
-        if not isinstance(self.network_space, spaces.Dict):
-            if extractor_class is CombinedExtractor:  # of an observation and its mask, or of a Box
-                extractor_class = FlattenExtractor
-        elif extractor_class is FlattenExtractor:
-            raise ValueError(f"observation space {self.network_space}: use MultiInputPolicy")
-        extractor_kwargs = dict(self.features_extractor_kwargs)
-        if not self.normalize_images and issubclass(extractor_class, NatureCNN | CombinedExtractor):
-            extractor_kwargs |= {"normalized_image": True}  # as SB3's policies tell them
-        extractor = extractor_class(self.network_space, **extractor_kwargs)
-        arch = self.net_arch
-        _check_net_arch(arch, MlpNetwork)
-        widths: dict[str, Any] = {
-            "representation": [128],
-            "dynamics": [128],
-            "prediction": [128],
-        }
-        if isinstance(arch, dict):
-            widths |= arch
-        elif arch is not None:
-            widths = {key: list(arch) for key in widths}
-        learns = any(True for _ in extractor.parameters())
-        return MlpNetwork(
-            extractor,
-            extractor.features_dim,
-            num_actions,
+            network = make_resnet(self.network_space, size, self.net_arch, **support)
+            self.channels_come_last = channels_come_last(self.network_space)
+            return network
+        return make_mlp(
+            self.network_space,
+            size,
+            self.net_arch,
+            extractor_class=extractor_class,
+            extractor_kwargs=self.features_extractor_kwargs,
             activation=self.activation_fn,
-            normalize_features=self.normalize_observations and not learns,
-            decoded_size=self._decoded_size() if extractor_class is FlattenExtractor else None,
+            normalize_images=self.normalize_images,
+            normalize_observations=self.normalize_observations,
             **support,
-            **widths,
         )
-
-    def _decoded_size(self) -> int | None:
-        """Entries of an observation if all are from 0 to 1, else None."""
-        space = self.network_space
-        if not isinstance(space, spaces.Box) or (space.low < 0).any() or (space.high > 1).any():
-            return None
-        return int(np.prod(space.shape))
-
-    def _make_resnet(self, num_actions: int, support: dict[str, Any]) -> MuZeroNetwork:
-        shape = self.network_space.shape
-        if shape is None or len(shape) != 3:
-            raise ValueError(
-                f"CnnPolicy needs observations of three dimensions, images or planes, got "
-                f"{self.network_space}: use MlpPolicy, or MultiInputPolicy for a Dict"
-            )
-        if self.net_arch is not None and not isinstance(self.net_arch, dict):
-            raise ValueError(
-                f"net_arch={self.net_arch}: CnnPolicy takes a dict with any of channels, "
-                "num_blocks, downsample, head_width"
-            )
-        _check_net_arch(self.net_arch, ResNet)
-        first, second, third = shape
-        self.channels_come_last = _channels_come_last((first, second, third))
-        planes = (third, first, second) if self.channels_come_last else (first, second, third)
-        pixels = is_image_space(self.network_space, check_channels=False)
-        arch: dict[str, Any] = {"downsample": pixels and min(planes[1:]) > 32}
-        arch |= {"decoder": self._decoded_size() is not None}
-        return ResNet(planes, num_actions, **support, **(arch | (self.net_arch or {})))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {
@@ -488,43 +434,3 @@ def _batched_part(observation: Any, space: spaces.Space[Any]) -> tuple[NDArray[A
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(-1)).tolist()
         raise ValueError(f"observations {bad} are not finite: they hold NaN or infinity")
     return array, is_batch
-
-
-def _channels_come_last(shape: tuple[int, int, int]) -> bool:
-    """Whether a board or an image is [height, width, channels]."""
-    first, second, third = shape
-    if (first == second) != (second == third):
-        return first == second
-    return third < min(first, second)
-
-
-def _check_net_arch(
-    net_arch: list[int] | dict[str, Any] | None, network: type[MuZeroNetwork]
-) -> None:
-    """Refuse names and widths that the network cannot take, of which PyTorch speaks obscurely."""
-    known = {
-        name: parameter.annotation
-        for name, parameter in inspect.signature(network.__init__).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in _NOT_OF_NET_ARCH
-    }
-    if net_arch is None:
-        return
-    parts = net_arch if isinstance(net_arch, dict) else {"net_arch": net_arch}
-    if isinstance(net_arch, dict) and not net_arch.keys() <= known.keys():
-        raise ValueError(
-            f"net_arch={net_arch}: {network.__name__} knows no "
-            f"{sorted(net_arch.keys() - known.keys())}; choose among {sorted(known)}"
-        )
-    for name, part in parts.items():
-        if known.get(name, "list[int]") == "list[int]":
-            fits = isinstance(part, list | tuple) and all(_is_width(width) for width in part)
-            wanted = "a list of widths of at least 1"
-        else:
-            fits = known[name] != "int" or _is_width(part)
-            wanted = "a whole number of at least 1"
-        if not fits:
-            raise ValueError(f"net_arch={net_arch}: {name} has to be {wanted}")
-
-
-def _is_width(width: object) -> bool:
-    return isinstance(width, int | np.integer) and bool(width >= 1)

@@ -69,6 +69,7 @@ TABLE = [
     Row(1, ("actions",), GYM),
     Row(3, ("archive",), ("stable_baselines3",)),
     Row(4, ("reanalyse",), ("numpy", "torch")),
+    Row(3, ("architectures",), SB3, only=("networks", "resnet")),
     Row(4, ("policies",), SB3),
     Row(5, ("muzero", "checks", "hyperparams"), (*SB3, "yaml")),
     Row(6, ("zoo",), (*SB3, "huggingface_hub", "pydantic", "safetensors", "yaml")),
