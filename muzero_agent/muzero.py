@@ -710,6 +710,11 @@ class MuZero(OffPolicyAlgorithm):
         """
         policy = self._configured_policy()
         if planner is not None:
+            if not isinstance(planner, RulesPlanner):
+                raise TypeError(
+                    f"planner={planner!r}: give RulesPlanner(rules), with rules such as "
+                    "ConnectFour(), or None to search in the learned model"
+                )
             return policy.plan_by_rules(
                 observation if isinstance(observation, list) else [observation],
                 planner,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import shlex
 import subprocess
 import threading
@@ -24,13 +25,16 @@ def split_command(command: str, windows: bool = os.name == "nt") -> list[str]:
     :raises ValueError: if there is no program, or a quote is not closed
     """
     try:
-        words = shlex.split(command, posix=not windows)
+        if not windows:
+            words = shlex.split(command)
+        elif command.count('"') % 2:
+            raise ValueError("No closing quotation")
+        else:
+            words = [word.replace('"', "") for word in re.findall(r'(?:[^\s"]|"[^"]*")+', command)]
     except ValueError as error:
         raise ValueError(f"{command!r} is no command: {error}") from error
     if not words:
         raise ValueError(f"{command!r} is no command: it names no program")
-    if windows:  # there shlex leaves quotes where they are
-        return [word[1:-1] if word[0] == word[-1] == '"' else word for word in words]
     return words
 
 

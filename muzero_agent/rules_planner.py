@@ -39,6 +39,12 @@ class EvaluationCache:
     def __len__(self) -> int:
         return len(self._known)
 
+    def resize(self, size: int) -> None:
+        """Keep so many at most, from now on."""
+        self.size = size
+        while len(self._known) > size:
+            self._known.popitem(last=False)
+
     def clear(self) -> None:
         """Forget all."""
         self._known.clear()
@@ -61,8 +67,7 @@ class EvaluationCache:
     def put(self, key: bytes, logits: NDArray[np.float32], value: float) -> None:
         """Keep what was said."""
         self._known[key] = (logits.tobytes(), value)
-        while len(self._known) > self.size:
-            self._known.popitem(last=False)
+        self.resize(self.size)
 
 
 class RulesModel(Generic[State]):
@@ -153,6 +158,19 @@ class RulesModel(Generic[State]):
         return RootOutput(logits, values)
 
 
+def _check(rules: object) -> None:
+    lacking = [
+        name
+        for name in sorted({*vars(Rules), "num_actions"})
+        if not name.startswith("_") and not hasattr(rules, name)
+    ]
+    if lacking or isinstance(rules, type):
+        raise TypeError(
+            f"{rules!r} are no rules: give an object such as ConnectFour(), with all that "
+            f"muzero_agent.types.Rules names{': ' if lacking else ''}{', '.join(lacking)}"
+        )
+
+
 class RulesPlanner(Generic[State]):
     """Searches like `LatentPlanner`, but along the true rules.
 
@@ -160,10 +178,13 @@ class RulesPlanner(Generic[State]):
         plan = model.plan(state, planner=planner)
 
     :param rules: of the game that the network has learned
+    :raises TypeError: if they lack something that `Rules` names
     """
 
     def __init__(self, rules: Rules[State]) -> None:
+        _check(rules)
         self.rules = rules
+        self._state = type(rules.initial())
         self._tree: Tree | None = None
         self._shape = (0, 0, 0)
 
@@ -184,6 +205,12 @@ class RulesPlanner(Generic[State]):
         :param settings: as of `LatentPlanner.plan`
         :raises ValueError: for a state without legal moves
         """
+        wrong = [state for state in states if not isinstance(state, self._state)]
+        if wrong:
+            raise TypeError(
+                f"{wrong[0]!r} is no state of {type(self.rules).__name__}: give what its initial() "
+                "and play() return, or a list of these"
+            )
         batch, model = len(states), RulesModel(self.rules, evaluate)
         shape = (batch, self.rules.num_actions, num_simulations)
         if self._tree is None or self._shape != shape:

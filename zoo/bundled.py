@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 MODELS = Path(__file__).resolve().parent / "models"
@@ -28,3 +29,13 @@ def find_model(name: str | Path) -> Path:
         f"{text!r} is neither a model directory nor one of the package's models: "
         f"{', '.join(bundled())}"
     )
+
+
+def num_actions(directory: Path) -> int | None:
+    """How many actions a model knows; None if its directory does not tell."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        number = config["action_space"]["n"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return number if isinstance(number, int) else None

@@ -80,6 +80,10 @@ class GoGame:
         self._follow([self._pass])
         return True
 
+    def points(self) -> list[int]:
+        """Where a stone may be put."""
+        return [action for action in self.rules.legal(self.state()) if action != self._pass]
+
     def undo(self) -> None:
         """Take back a move, and what was passed for it.
 
@@ -328,7 +332,8 @@ class GtpEngine(Engine):
         limits = self._limits(color)
         passed = self.game.turn_to(color)
         try:
-            thinker = self.mind.think_of(self.game, self.planner)
+            allowed = self.game.points() if passed else []  # a second pass would end the game
+            thinker = self.mind.think_of(self.game, self.planner, allowed=allowed)
             report = search(thinker, limits, Stop(False), OVERHEAD, lambda report: None)
         finally:
             if passed:
@@ -361,13 +366,33 @@ def _whole(word: str) -> int:
         raise ValueError("syntax error") from None
 
 
+def _visits(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
+    return int(text)
+
+
+def _value(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from -1 to 1")
+    return value
+
+
 def main(arguments: list[str] | None = None, stdin: IO[bytes] | None = None) -> int:
     """The program `muzero-gtp`."""
     parser = argparse.ArgumentParser(prog="muzero-gtp", description="A Go engine by GTP.")
     parser.add_argument("--model", default=BUNDLED, help="model directory, or a bundled model")
-    parser.add_argument("--visits", type=int, help="of each search; default: by the clock, if any")
+    parser.add_argument(
+        "--visits", type=_visits, help="of each search; default: by the clock, if any"
+    )
     parser.add_argument("--planner", choices=("rules", "latent"), default="rules")
-    parser.add_argument("--resign", type=float, help="value, -1 to 1, at which it gives up")
+    parser.add_argument(
+        "--resign", type=_value, help="value, -1 to 1, below which it gives up; default: never"
+    )
     given = parser.parse_args(arguments)
     if find_spec("pettingzoo") is None:
         print("muzero-gtp needs: pip install 'muzero-agent[pettingzoo]'", file=sys.stderr)

@@ -17,7 +17,7 @@ class Option:
     :param default: bool, int or str; of a button None
     :param least, most: of a spin
     :param choices: of a combo, without spaces
-    :param changed: called with the new value
+    :param changed: called with the new value, which it may refuse by an error
     """
 
     name: str
@@ -26,7 +26,7 @@ class Option:
     least: int = 0
     most: int = MOST
     choices: tuple[str, ...] = ()
-    changed: Callable[[Any], None] | None = None
+    changed: Callable[[Any], object] | None = None
 
     def uci(self) -> str:
         """As UCI declares it."""

@@ -61,10 +61,11 @@ class Log:
 
     def note(self, direction: str, lines: Iterable[str]) -> None:
         """Take note of lines, if a file is open."""
-        if self._file is not None:
+        file = self._file  # another thread may open another one meanwhile
+        if file is not None:
             stamp = time.strftime("%H:%M:%S")
             with suppress(OSError, ValueError):
-                self._file.writelines(f"{stamp} {direction} {line}\n" for line in lines)
+                file.writelines(f"{stamp} {direction} {line}\n" for line in lines)
 
 
 @dataclass

@@ -51,7 +51,7 @@ def search(
     tree = thinker.search
     began, before = time.monotonic(), tree.visits
     leaves, told, best = thinker.leaves, 0.0, -1
-    size, barren = 1, 0
+    size, barren, idle = 1, 0, False
 
     def report() -> Report:
         seconds = time.monotonic() - began
@@ -84,6 +84,9 @@ def search(
         if exhausted or not thinker.grow(wanted):
             if not (limits.infinite or stop.pondering):
                 break
+            if not idle:  # a host would wait for a word until it says `stop`
+                idle = True
+                tell(report())
             stop.stopped.wait(0.01)
             continue
         barren = barren + tree.visits - visits if tree.num_nodes == nodes else 0

@@ -32,7 +32,7 @@ from muzero_agent.adapters.engines.uci_words import (
     limits_of,
     statistics_lines,
 )
-from muzero_agent.zoo.bundled import find_model
+from muzero_agent.zoo.bundled import find_model, num_actions
 
 if TYPE_CHECKING:
     import chess
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from muzero_agent.adapters.engines.searching import Report
 
 BUNDLED = "chess"
+NUM_ACTIONS = 8 * 8 * 73
+"""Of `adapters.envs.chess`, which is not imported before it has to be."""
 ELO = (600, 2000)
 """Range of UCI_Elo; not measured: each 100 points double the positions looked at."""
 COMMANDS = {
@@ -65,26 +67,28 @@ class UciEngine(Engine):
         self._room = 0  # megabytes of the tree that were told of
         self._game: ChessGame | None = None
         self._mind: Mind | None = None
+        self._lock = threading.Lock()  # of what follows
         self._loaded = threading.Event()
-        self._loading: threading.Thread | None = None
+        self._loading = False
+        self._tried: tuple[Path, str, str] | None = None  # what was loaded last, or failed to
         self._says: dict[str, Callable[[list[str], str], bool | None]] = {
             name: getattr(self, f"_{name}") for name in COMMANDS
         }
         self.options = Options(
-            Option("Threads", "spin", 1, 1, 64, changed=self._set_threads),
+            Option("Threads", "spin", 1, 1, 64),
             Option("Hash", "spin", 256, 1, 65536),
-            Option("NNCacheSize", "spin", 20_000, 0, 10_000_000),
+            Option("NNCacheSize", "spin", 20_000, 0, 10_000_000, changed=self._set_cache),
             Option("MinibatchSize", "spin", 16, 1, 1024),
             Option("WeightsFile", "string", "", changed=self._set_weights),
             Option("Backend", "combo", "auto", choices=("auto", "cpu", "cuda"),
                    changed=lambda _: self._reload()),
             Option("Planner", "combo", "rules", choices=("rules", "latent"),
-                   changed=self._set_planner),
+                   changed=lambda _: self._reload()),
             Option("MultiPV", "spin", 1, 1, 218),
             Option("Ponder", "check", False),
             Option("MoveOverhead", "spin", 50, 0, 10_000),
-            Option("CPuct", "string", "1.25"),
-            Option("Temperature", "string", "0"),
+            Option("CPuct", "string", "1.25", changed=_number),
+            Option("Temperature", "string", "0", changed=_number),
             Option("UCI_ShowWDL", "check", False),
             Option("UCI_Chess960", "check", False),
             Option("UCI_LimitStrength", "check", False),
@@ -183,27 +187,22 @@ class UciEngine(Engine):
 
     # -- options ---------------------------------------------------------------------------------
 
-    def _set_threads(self, number: int) -> None:
-        if self._loaded.is_set():
-            import torch
-
-            torch.set_num_threads(number)
+    def _set_cache(self, size: int) -> None:
+        if self._mind is not None:
+            self._mind.cache.resize(size)
 
     def _set_weights(self, path: str) -> None:
-        self.directory = find_model(path) if path else self._given
+        self.directory = find_chess_model(path) if path else self._given
         self._reload()
-
-    def _set_planner(self, planner: str) -> None:
-        if planner not in self._warm:
-            self._reload()
 
     def _set_log(self, path: str) -> None:
         self.write.log.open(path)
 
     def _forget(self) -> None:
+        """Give up the tree, while no clock runs: to free a large one takes its time."""
         self.interrupt()
         if self._mind is not None:
-            self._mind.forget()
+            self._mind.drop()
 
     def _clear(self) -> None:
         self._forget()
@@ -221,35 +220,60 @@ class UciEngine(Engine):
             self._game = ChessGame()
         return self._game
 
+    def _wish(self) -> tuple[Path, str, str]:
+        """What is to be loaded: a model, where to, and the planner that is to be ready."""
+        return self.directory, self.options["Backend"], self.options["Planner"]
+
+    def _granted(self) -> bool:
+        wish = self._wish()
+        if self._tried is None or self._tried[:2] != wish[:2]:
+            return False
+        return wish[2] in self._warm or self._tried[2] == wish[2]
+
     def _load(self) -> None:
-        """Begin to load the model, unless that has been done."""
-        if self._loading is None:
-            self._loading = threading.Thread(target=self._load_now, daemon=True)
-            self._loading.start()
+        """Begin to load what is wished for, unless it is there or under way."""
+        with self._lock:
+            if self._granted():
+                return
+            self._loaded.clear()
+            if not self._loading:
+                self._loading = True
+                threading.Thread(target=self._load_all, daemon=True).start()
 
     def _reload(self) -> None:
-        if self._loading is not None:
-            self._loading.join()
-            self._loaded.clear()
-            self._loading = None
+        """The wish may have changed; before the first one nothing is loaded. What failed is tried
+        again."""
+        if self._played != self.directory:
+            self._tried = None
+        if self._loading or self._loaded.is_set():
             self._load()
 
-    def _load_now(self) -> None:
-        directory = self.directory
+    def _load_all(self) -> None:
+        """Load until the wish, which may change meanwhile, is granted."""
+        while True:
+            wish = self._wish()
+            self._load_now(*wish)
+            with self._lock:
+                self._tried = wish
+                if self._granted():
+                    self._loading = False
+                    self._loaded.set()
+                    return
+
+    def _load_now(self, directory: Path, backend: str, planner: str) -> None:
         try:
             import torch
 
             from muzero_agent.adapters.engines.chess_game import chess_mind
 
             torch.set_num_threads(self.options["Threads"])
-            self._mind = chess_mind(directory, self.options["Backend"], self.options["Planner"])
+            self._mind = chess_mind(directory, backend, planner)
+            self._mind.cache.resize(self.options["NNCacheSize"])
             self._played = directory
-            self._warm.add(self.options["Planner"])
+            self._warm.add(planner)
         except Exception as error:  # noqa: BLE001 - and so it is told, and a legal move is played
             other = "" if self._mind is None else f"; {self._played} plays on"
             self._complain(f"{directory} cannot be loaded: {error}{other}")
-        finally:
-            self._loaded.set()
 
     # -- thinking --------------------------------------------------------------------------------
 
@@ -259,9 +283,9 @@ class UciEngine(Engine):
         legal = list(board.legal_moves)
         try:
             if not legal:
+                self.write(f"info depth 0 score {'mate 0' if board.is_check() else 'cp 0'}")
                 self._hold(limits, stop)
-                score = "mate 0" if board.is_check() else "cp 0"
-                self.write(f"info depth 0 score {score}", "bestmove (none)")
+                self.write("bestmove (none)")
                 return
             self._loaded.wait()
             if self._mind is None:
@@ -282,24 +306,24 @@ class UciEngine(Engine):
     ) -> tuple[list[chess.Move], list[str]]:
         """The line to play, and the lines that tell of it."""
         import numpy as np
+        import torch
 
         from muzero_agent.adapters.engines.searching import choose, search
         from muzero_agent.adapters.envs.chess import action_of
 
         assert self._mind is not None
-        temperature = _number(self.options["Temperature"], 0.0)
-        c_puct = _number(self.options["CPuct"], 1.25)
+        torch.set_num_threads(self.options["Threads"])
+        temperature = _number(self.options["Temperature"])
         if self.options["UCI_LimitStrength"]:
             limits = self._weakened(limits)
             temperature = max(temperature, 0.5)
-        self._mind.cache.size = self.options["NNCacheSize"]
         thinker = self._mind.think_of(
             self.game,
             self.options["Planner"],
             allowed=[action_of(move, board.turn) for move in limits.allowed],
             megabytes=self.options["Hash"],
             leaves=self.options["MinibatchSize"],
-            c_puct=c_puct,
+            c_puct=_number(self.options["CPuct"]),
             keep=limits.nodes is None,  # so many, and no others
         )
         if self._mind.megabytes not in (self._room, self.options["Hash"]):
@@ -357,24 +381,47 @@ class UciEngine(Engine):
         self.write(*(f"info string {line}" for line in what.splitlines() or [""]))
 
 
-def _number(text: str, default: float) -> float:
+def _number(text: str) -> float:
+    """Of an option that is a number with a fraction, for which UCI has no type.
+
+    :raises ValueError: if it is none, or below 0
+    """
     try:
         number = float(text)
     except ValueError:
-        return default
-    return number if math.isfinite(number) and number >= 0 else default
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{text!r} is no number of 0 or more")
+    return number
+
+
+def find_chess_model(name: str) -> Path:
+    """The directory of a model of chess; see `find_model`.
+
+    :raises ValueError: if there is none, or if it is one of another game
+    """
+    directory = find_model(name)
+    actions = num_actions(directory)
+    if actions not in (NUM_ACTIONS, None):  # what cannot be read is told of when it is loaded
+        raise ValueError(
+            f"{directory} is a model of another game: it knows {actions} actions, and chess has "
+            f"{NUM_ACTIONS}"
+        )
+    return directory
 
 
 def where() -> list[str]:
     """The program's full path, and an entry for Cute Chess."""
-    program = Path(shutil.which(sys.argv[0]) or sys.argv[0]).resolve()  # with .exe on Windows
+    program = str(Path(shutil.which(sys.argv[0]) or sys.argv[0]).resolve())  # .exe on Windows
+    if program.endswith(".py"):
+        program = f'"{sys.executable}" -m muzero_agent.adapters.engines.uci'
     entry = {
         "name": "muzero-agent",
-        "command": str(program),
+        "command": program,
         "workingDirectory": str(Path.home()),
         "protocol": "uci",
     }
-    return [str(program), "", "For Cute Chess, in engines.json:", json.dumps([entry], indent=4)]
+    return [program, "", "For Cute Chess, in engines.json:", json.dumps([entry], indent=4)]
 
 
 def main(arguments: list[str] | None = None, stdin: IO[bytes] | None = None) -> int:
@@ -392,7 +439,7 @@ def main(arguments: list[str] | None = None, stdin: IO[bytes] | None = None) -> 
         )
         return 1
     try:
-        directory = find_model(given.model)
+        directory = find_chess_model(given.model)
     except ValueError as error:
         print(f"muzero-uci: {error}", file=sys.stderr)
         return 1

@@ -97,11 +97,10 @@ class GoRules:
         return float(state.position.score())
 
     def outcome(self, state: GoState) -> float | None:
-        """For the player to move: -1 lost, 1 won; None before both have passed."""
+        """For the player to move: -1 lost, 0 drawn, 1 won; None before both have passed."""
         if not state.over:
             return None
-        black_won = self.score(state) > 0
-        return 1.0 if black_won == (state.position.to_play == BLACK) else -1.0
+        return float(np.sign(self.score(state)) * state.position.to_play)  # Black is 1
 
     def wins(self, state: GoState, legal: Sequence[int]) -> list[int]:
         """The pass, where it ends the game and the player to move is ahead."""

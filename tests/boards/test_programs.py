@@ -168,6 +168,7 @@ def test_a_program_plays_its_game_alone() -> None:
         (r"C:\engines\sf.exe -x", True, [r"C:\engines\sf.exe", "-x"]),
         (r'"C:\Program Files\sf.exe" -d "two words"', True,
          [r"C:\Program Files\sf.exe", "-d", "two words"]),
+        (r'sf --opt="a b" c', True, ["sf", "--opt=a b", "c"]),
     ],
 )  # fmt: skip
 def test_commands_are_split_as_the_system_writes_them(
@@ -176,7 +177,7 @@ def test_commands_are_split_as_the_system_writes_them(
     assert split_command(command, windows) == words
 
 
-@pytest.mark.parametrize("command", ["", "  ", "'stockfish"])
+@pytest.mark.parametrize("command", ["", "  ", '"stockfish'])
 def test_what_is_no_command_is_refused(command: str) -> None:
     for windows in (False, True):
         with pytest.raises(ValueError, match="is no command"):

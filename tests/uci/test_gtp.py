@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from muzero_agent import MuZero, zoo
-from muzero_agent.adapters.engines.gtp import BUNDLED, GoClock, GtpEngine
+from muzero_agent.adapters.engines.gtp import BUNDLED, GoClock, GtpEngine, main
 from muzero_agent.adapters.engines.protocol import Writer
 from muzero_agent.adapters.envs.go import GoEnv
 from muzero_agent.matches import play_match
@@ -124,6 +124,30 @@ def test_komi_counts_whenever_it_is_told(talk: Dialogue) -> None:
     assert talk.ask("final_score") == "= B+80.5"
     assert talk.ask("undo") == "="
     assert talk.ask("final_score") == "= W+0.5"
+
+
+@pytest.mark.parametrize("before", [[], ["play b c3", "play w d4"]])
+def test_a_pass_that_nobody_made_does_not_end_the_game(talk: Dialogue, before: list[str]) -> None:
+    """White is ahead by the komi, and moves out of turn: to pass would win."""
+    for line in [*before, "play b pass"]:
+        talk.ask(line)
+    if not before:
+        assert talk.ask("genmove w") == "= pass"  # as it does after a real one
+        talk.ask("undo")
+    talk.ask("undo")
+    for _ in range(2):
+        assert talk.ask("genmove w") not in ("= pass", "= resign")
+
+
+def test_a_whole_komi_makes_draws(talk: Dialogue) -> None:
+    for line in ("komi 0", "play b pass"):
+        assert talk.ask(line) == "="
+    assert talk.ask("genmove w") != "= pass"  # there is more to be had
+    talk.ask("undo")
+    assert talk.ask("play w pass") == "="
+    game = talk.engine.game
+    assert game.state().position.result() == game.rules.outcome(game.state()) == 0
+    assert talk.ask("final_score") == "= 0"
 
 
 @pytest.mark.parametrize("line", ["play w e5", "genmove w", "reg_genmove w"])
@@ -239,6 +263,18 @@ def test_the_model_of_the_package() -> None:
     assert talk.ask("genmove b").startswith("= ")
     assert talk.ask("final_score").startswith("= B+")
     assert talk.engine.mind.model.num_simulations == 64
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--visits", "0"], ["--visits", "many"], ["--resign", "5"], ["--resign", "x"]]
+)
+def test_wrong_arguments_are_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert f"{arguments[1]}: give a " in capsys.readouterr().err
 
 
 def test_a_model_that_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from muzero_agent.adapters.engines import uci
+from muzero_agent.adapters.envs.chess import NUM_ACTIONS
 
 HEAVY = ("numpy", "numba", "torch", "chess", "stable_baselines3", "gymnasium", "pydantic")
 PROGRAM = [sys.executable, "-m", "muzero_agent.adapters.engines.uci", "--model"]
@@ -145,6 +147,13 @@ def test_a_model_that_is_missing_is_told(tmp_path: Path) -> None:
     assert "neither a model directory nor one of the package's models" in done.stderr
 
 
+def test_a_model_of_another_game_is_refused() -> None:
+    done = subprocess.run([*PROGRAM, "tictactoe"], capture_output=True, text=True, input="uci\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "a model of another game: it knows 9 actions, and chess has 4672" in done.stderr
+    assert uci.NUM_ACTIONS == NUM_ACTIONS
+
+
 def test_without_the_extra_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +171,14 @@ def test_where_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     (engine,) = json.loads("\n".join(entry))
     assert engine["command"] == path
     assert engine["protocol"] == "uci"
+
+
+def test_where_it_is_as_a_module() -> None:
+    """What it prints can be started."""
+    done = subprocess.run([*PROGRAM[:-1], "--where"], capture_output=True, text=True, check=True)
+    command = shlex.split(done.stdout.splitlines()[0])
+    again = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    assert "--model" in again.stdout
 
 
 def test_the_program_is_installed() -> None:

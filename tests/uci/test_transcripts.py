@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import random
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import chess
 import pytest
+import torch
 
 from muzero_agent import MuZero, zoo
+from muzero_agent.adapters.engines import chess_game
 from muzero_agent.adapters.engines.chess_game import ChessGame, chess_mind
+from muzero_agent.adapters.engines.protocol import Writer
+from muzero_agent.adapters.engines.uci import UciEngine
 from muzero_agent.adapters.engines.uci_words import legal_line, score_of, wdl_of
 from muzero_agent.adapters.envs.chess import action_of, move_of
 from muzero_agent.adapters.envs.chess_rules import ChessRules
 from muzero_agent.search.anytime import Child
 from muzero_agent.types import RecurrentOutput
 
-from .host import Host
+from .host import Host, Lines
 
 MATE_IN_ONE = "fen 6k1/5ppp/8/8/8/8/8/R5K1 w - - 0 1"
 CASTLING_960 = "fen r3k1r1/p5p1/8/8/8/8/P5P1/R3K1R1 w GAga - 0 1"  # Shredder's letters
@@ -115,6 +120,9 @@ def test_options_by_any_case_and_with_spaces(host: Host, tmp_path: Path) -> None
         ("position fen k7/8/8/8/8/8/8/K6r w - - 0 1 moves a1b1 a1a2", "illegal move"),
         ("position startpos moves 0000 e2e4", "illegal move: '0000'"),
         ("setoption name WeightsFile value /nowhere", "neither a model directory"),
+        ("setoption name WeightsFile value go_9x9", "it knows 82 actions, and chess has 4672"),
+        ("setoption name CPuct value abc", "'abc' is no number of 0 or more"),
+        ("setoption name Temperature value -4", "'-4' is no number of 0 or more"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_else_happens(
@@ -212,6 +220,30 @@ def test_infinite_holds_the_move_even_after_a_mate(host: Host) -> None:
         assert not any(line.startswith("bestmove") for line in host.quiet(0.5))
         host.say("stop")
         host.expect("bestmove .*")
+
+
+@pytest.mark.parametrize(
+    ("fen", "option", "told"),
+    [
+        ("6k1/5ppp/8/8/8/8/8/R5K1 w - - 0 1", "", "score mate 1"),
+        ("R5k1/5ppp/8/8/8/8/8/6K1 b - - 0 1", "", "score mate 0"),
+        ("7k/5Q2/6K1/8/8/8/8/8 b - - 0 1", "", "score cp 0"),
+        (chess.STARTING_FEN, "UCI_LimitStrength value true", " pv "),
+        (chess.STARTING_FEN, "Hash value 1", " hashfull 1000 "),
+    ],
+)
+@pytest.mark.parametrize("mode", ["infinite", "ponder"])
+def test_what_is_known_is_told_before_the_stop(
+    host: Host, fen: str, option: str, told: str, mode: str
+) -> None:
+    """However early there is nothing left to find."""
+    host.say(f"position fen {fen}", "setoption name UCI_Elo value 600")
+    if option:
+        host.say(f"setoption name {option}")
+    host.say(f"go {mode}")
+    host.expect(rf"info .*{told}.*|info .*{told}")
+    host.say("stop")
+    host.expect("bestmove .*")
 
 
 def test_pondering_holds_the_move_until_the_ponderhit(host: Host) -> None:
@@ -573,6 +605,9 @@ def test_what_the_network_said_is_kept(host: Host) -> None:
                 first = words
             assert words[1:] == first[1:]
         assert len(mind.cache) == 20
+        host.say("setoption name NNCacheSize value 3", "isready")
+        host.expect("readyok")
+        assert len(mind.cache) == 3
     finally:
         del mind.model.policy.evaluate
         mind.drop()
@@ -665,15 +700,89 @@ def test_another_model_by_an_option(model: Path, tmp_path: Path) -> None:
         host.say(f"setoption name WeightsFile value {wrong}", "isready")
         lines = host.expect("readyok")
         assert any(
-            f"of another game: its actions are Discrete(2), and here are 4672; {other} plays"
-            in line
-            for line in lines
+            "of another game: it knows 2 actions, and chess has 4672" in line for line in lines
         )
+        assert host.engine.directory == other
         host.go("nodes 5")  # with the model that it had
         host.say("setoption name WeightsFile value <empty>", "isready")
         host.expect("readyok")
         host.go("nodes 5")
         assert host.engine.directory == model  # that it was started with
+
+
+def test_a_model_that_is_damaged_is_told_and_tried_again(model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    zoo.save(zoo.load(model), other)
+    weights = (other / "model.safetensors").read_bytes()
+    (other / "model.safetensors").write_bytes(weights[:-1])
+    with Host(model) as host:
+        host.say(f"setoption name WeightsFile value {other}", "isready")
+        lines = host.expect("readyok")
+        assert any("its hash differs" in line and f"{model} plays on" in line for line in lines)
+        (other / "model.safetensors").write_bytes(weights)
+        host.say(f"setoption name WeightsFile value {other}", "isready")
+        assert not any("info string" in line for line in host.expect("readyok"))
+        assert host.engine._played == other
+
+
+def test_options_are_heard_while_the_model_loads(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wished for last is loaded in the end, and the number of threads is that of then."""
+    goes_on, loads = threading.Event(), []
+    load = chess_game.chess_mind
+
+    def slow(directory: Path, backend: str, planner: str) -> Any:
+        loads.append(planner)
+        goes_on.wait(30)
+        return load(directory, backend, planner)
+
+    monkeypatch.setattr(chess_game, "chess_mind", slow)
+    out = Lines()
+    engine = UciEngine(Writer(out), model)  # type: ignore[arg-type]
+    engine.command("uci")
+    while not loads:
+        time.sleep(0.01)
+    began = time.monotonic()
+    for line in ("Planner value latent", "Threads value 2", "Backend value auto"):
+        engine.command(f"setoption name {line}")
+    engine.command("d")
+    assert time.monotonic() - began < 1.0
+    engine.command("isready")
+    assert "readyok" not in out.lines
+    goes_on.set()
+    assert engine._loaded.wait(30)
+    assert loads == ["rules", "latent"]
+    used: list[int] = []
+    assert engine._mind is not None
+    think_of = engine._mind.think_of
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        used.append(torch.get_num_threads())
+        return think_of(*args, **kwargs)
+
+    monkeypatch.setattr(engine._mind, "think_of", counted)
+    engine.command("go nodes 2")
+    engine.interrupt(10)
+    assert used == [2]
+    for line in ("setoption name Threads value 1", "go nodes 2"):
+        engine.command(line)
+    engine.interrupt(10)
+    assert used == [2, 1]
+
+
+def test_no_thread_is_left_behind(model: Path) -> None:
+    before = set(threading.enumerate())
+    with Host(model) as host:
+        for line in ("go infinite", "go ponder", "go movetime 100", "go nodes 5"):
+            host.say(line, "isready")
+            host.expect("readyok")
+        host.say("stop")
+        host.expect("bestmove .*")
+    deadline = time.monotonic() + 10
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert set(threading.enumerate()) - before == set()
 
 
 def test_another_planner_is_ready_when_it_says_so(model: Path) -> None:
