@@ -1,15 +1,25 @@
-"""What to look at while a model learns by playing itself."""
+"""What to look at while a model learns: how far it is, and how well it plays games."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 
 from muzero_agent.matches import MatchResult, play_match
 from muzero_agent.players import ModelPlayer, Player, RandomPlayer
 from muzero_agent.types import Rules
+
+
+class ResumedProgressBar(ProgressBarCallback):
+    """SB3's progress bar, which goes on where a run was interrupted."""
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self.pbar.total = self.locals["total_timesteps"]
+        self.pbar.initial = self.pbar.n = self.model.num_timesteps
+        self.pbar.refresh()
 
 
 class MatchCallback(BaseCallback):

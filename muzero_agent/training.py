@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent import zoo
 from muzero_agent.adapters.envs.names import GAMES, find_game, own_name
+from muzero_agent.callbacks import ResumedProgressBar
 from muzero_agent.checkpoints import (
     SaveCheckpoints,
     latest_checkpoint,
@@ -183,11 +184,11 @@ def train(
     every = max(1, run["steps"] // 10) if checkpoint_every is None else checkpoint_every
     interrupted = False
     try:
+        save = SaveCheckpoints(out / CHECKPOINTS, every, replay=checkpoint_replay)
         model.learn(
             run["steps"] - started,
-            callback=SaveCheckpoints(out / CHECKPOINTS, every, replay=checkpoint_replay),
+            callback=[save, ResumedProgressBar()] if progress else save,
             reset_num_timesteps=False,
-            progress_bar=progress,
         )
     except KeyboardInterrupt:
         interrupted = True

@@ -23,6 +23,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from muzero_agent import MuZero
+from muzero_agent.callbacks import ResumedProgressBar
 from muzero_agent.checkpoints import (
     SaveCheckpoints,
     latest_checkpoint,
@@ -317,3 +318,11 @@ def test_a_checkpoint_of_another_release_is_refused(tmp_path: Path) -> None:
     state.write_text(state.read_text().replace('"format_version": 1', '"format_version": 9'))
     with pytest.raises(ValueError, match="format version 9"):
         load_checkpoint(path, make_vec_env("CartPole-v1", 2))
+
+
+def test_the_progress_bar_goes_on_where_the_run_does() -> None:
+    model, bar = make(), ResumedProgressBar()
+    model.learn(40, callback=bar)
+    assert (bar.pbar.initial, bar.pbar.n, bar.pbar.total) == (0, 40, 40)
+    model.learn(20, callback=bar, reset_num_timesteps=False)
+    assert (bar.pbar.initial, bar.pbar.n, bar.pbar.total) == (40, 60, 60)
