@@ -322,7 +322,7 @@ def test_a_checkpoint_of_another_release_is_refused(tmp_path: Path) -> None:
 
 def test_the_progress_bar_goes_on_where_the_run_does() -> None:
     model, bar = make(), ResumedProgressBar()
-    model.learn(40, callback=bar)
-    assert (bar.pbar.initial, bar.pbar.n, bar.pbar.total) == (0, 40, 40)
-    model.learn(20, callback=bar, reset_num_timesteps=False)
-    assert (bar.pbar.initial, bar.pbar.n, bar.pbar.total) == (40, 60, 60)
+    model.learn(32, callback=bar)
+    assert (bar.pbar.initial, bar.pbar.n, bar.pbar.total) == (0, 32, 32)
+    model.learn(16, callback=bar, reset_num_timesteps=False)
+    assert (bar.pbar.initial, bar.pbar.n, bar.pbar.total) == (32, 48, 48)
