@@ -186,11 +186,20 @@ def check_legal(legal: NDArray[np.bool_], step: int) -> None:
         )
 
 
-def check_normalize(normalize: VecNormalize, observation_space: spaces.Space[Any]) -> None:
+def check_normalize(
+    normalize: VecNormalize, observation_space: spaces.Space[Any], reconstruction_coef: float
+) -> None:
     """Refuse a VecNormalize that would hide masks or observations; warn of one of rewards.
 
     :param observation_space: of the outermost wrapper
+    :param reconstruction_coef: see `MuZero`
     """
+    if normalize.norm_obs and reconstruction_coef > 0:
+        raise ValueError(
+            "VecNormalize(norm_obs=True) takes observations out of 0 .. 1, where their "
+            "reconstruction is measured: give VecNormalize(norm_obs=False), or "
+            "reconstruction_coef=0"
+        )
     if normalize.norm_obs and MASK_KEY in (normalize.norm_obs_keys or ()):
         raise ValueError(
             f"VecNormalize would normalise {MASK_KEY!r}, after which illegal actions cannot be "

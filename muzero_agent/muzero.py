@@ -414,7 +414,7 @@ class MuZero(OffPolicyAlgorithm):
         self.replay_buffer.symmetries = symmetries_of(self.env) if self.augment else None
         normalize = self._vec_normalize_env
         if normalize is not None:
-            check_normalize(normalize, self.observation_space)
+            check_normalize(normalize, self.observation_space, self.reconstruction_coef or 0.0)
         before = self._last_obs
         try:
             result = super()._setup_learn(*args, **kwargs)

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv as FrozenLake
+from gymnasium.wrappers import FlattenObservation
 from pettingzoo.classic import connect_four_v3, tictactoe_v3
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from muzero_agent import MuZero
 from muzero_agent.adapters.envs.games import TicTacToe
@@ -35,6 +38,15 @@ def test_elsewhere_it_is_not() -> None:
     assert MuZero("MlpPolicy", "CartPole-v1").reconstruction_coef == 0
     with pytest.raises(ValueError, match=r"reconstruction_coef=1.0: .* give 0"):
         MuZero("MlpPolicy", "CartPole-v1", reconstruction_coef=1.0)
+
+
+def test_normalised_observations_are_no_such() -> None:
+    env = DummyVecEnv([lambda: FlattenObservation(FrozenLake())])
+    settings: dict[str, Any] = {"reconstruction_coef": 1.0, "learning_starts": 10}
+    MuZero("MlpPolicy", env, **settings).learn(24)
+    model = MuZero("MlpPolicy", VecNormalize(env, norm_reward=False), **settings)
+    with pytest.raises(ValueError, match="or reconstruction_coef=0"):
+        model.learn(24)
 
 
 @pytest.mark.parametrize("policy", ["MlpPolicy", "CnnPolicy"])
