@@ -36,6 +36,27 @@ def go_action(vertex: str, board_size: int) -> int:
     return row * board_size + file
 
 
+def handicap_points(board_size: int, stones: int) -> list[int]:
+    """Where GTP 2 puts handicap stones (section 4.1.1).
+
+    :raises ValueError: if it has no place for so many
+    """
+    most = 9 if board_size % 2 and board_size > 7 else 4
+    if not 2 <= stones <= most or board_size < 7:
+        raise ValueError(f"invalid number of stones: give 2 to {most} on a board of 7 or more")
+    near = 2 if board_size < 13 else 3
+    low, middle, high = board_size - 1 - near, board_size // 2, near  # rows count from above
+    left, right = near, board_size - 1 - near
+    points = [(low, left), (high, right), (high, left), (low, right)][:stones]
+    if stones > 5:
+        points += [(middle, left), (middle, right)]
+    if stones > 7:
+        points += [(low, middle), (high, middle)]
+    if stones % 2 and stones > 4:
+        points.append((middle, middle))
+    return [row * board_size + column for row, column in points]
+
+
 class GoEnv(TurnBasedEnv):
     """go_v5 as a `TurnBasedEnv`, with two changes for training.
 

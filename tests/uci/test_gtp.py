@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from muzero_agent import MuZero, zoo
-from muzero_agent.adapters.engines.gtp import BUNDLED, GoClock, GtpEngine, main
+from muzero_agent.adapters.engines.go_game import GoClock
+from muzero_agent.adapters.engines.gtp import BUNDLED, GtpEngine, main
 from muzero_agent.adapters.engines.protocol import Writer
-from muzero_agent.adapters.envs.go import GoEnv
+from muzero_agent.adapters.envs.go import GoEnv, go_vertex, handicap_points
 from muzero_agent.matches import play_match
 from muzero_agent.programs import GtpPlayer
 from muzero_agent.types import RecurrentOutput
@@ -124,6 +125,56 @@ def test_komi_counts_whenever_it_is_told(talk: Dialogue) -> None:
     assert talk.ask("final_score") == "= B+80.5"
     assert talk.ask("undo") == "="
     assert talk.ask("final_score") == "= W+0.5"
+
+
+@pytest.mark.parametrize(
+    ("stones", "points"),
+    [
+        (2, "C3 G7"),
+        (3, "C3 G7 C7"),
+        (4, "C3 G7 C7 G3"),
+        (5, "C3 G7 C7 G3 E5"),
+        (6, "C3 G7 C7 G3 C5 G5"),
+        (8, "C3 G7 C7 G3 C5 G5 E3 E7"),
+        (9, "C3 G7 C7 G3 C5 G5 E3 E7 E5"),
+    ],
+)
+def test_fixed_handicaps(talk: Dialogue, stones: int, points: str) -> None:
+    """As GTP's specification has them; then White moves, and one undo takes all back."""
+    assert talk.ask(f"fixed_handicap {stones}") == f"= {points}"
+    assert talk.engine.game.to_move == "w"
+    assert (talk.engine.game.state().position.board == 1).sum() == stones
+    assert talk.ask("genmove w") not in ("= pass", "= resign")
+    for _ in range(2):
+        assert talk.ask("undo") == "="
+    assert talk.ask("final_score") == "= W+7.5"
+
+
+def test_handicaps_of_other_boards() -> None:
+    assert [go_vertex(point, 19) for point in handicap_points(19, 5)] == [
+        "d4", "q16", "d16", "q4", "k10",
+    ]  # fmt: skip
+    assert [go_vertex(point, 13) for point in handicap_points(13, 2)] == ["d4", "k10"]
+    assert len(handicap_points(10, 4)) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("set_free_handicap a1 e5 j9", "="),
+        ("place_free_handicap 2", "= C3 G7"),
+        ("set_free_handicap a1", "? bad vertex list"),
+        ("set_free_handicap a1 a1", "? bad vertex list"),
+        ("set_free_handicap a1 pass", "? bad vertex list"),
+        ("set_free_handicap a1 z9", "? 'z9' is no point of a Go board"),
+        ("fixed_handicap 10", "? invalid number of stones: give 2 to 9 on a board of 7 or more"),
+        ("fixed_handicap x", "? syntax error"),
+    ],
+)
+def test_handicaps(talk: Dialogue, line: str, answer: str) -> None:
+    assert talk.ask(line) == answer
+    if answer.startswith("="):
+        assert talk.ask(line) == "? board not empty"
 
 
 @pytest.mark.parametrize("before", [[], ["play b c3", "play w d4"]])
