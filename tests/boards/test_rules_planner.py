@@ -160,6 +160,23 @@ def test_where_a_game_is_drawn_but_not_stopped_a_legal_move_is_found(chess_model
     assert plan.value[0] == pytest.approx(0, abs=0.2)
 
 
+@pytest.mark.parametrize("planner", ["rules", ConnectFour(), RulesPlanner])
+def test_what_is_no_planner_is_refused(four: MuZero, planner: Any) -> None:
+    with pytest.raises(TypeError, match=r"give RulesPlanner\(rules\)"):
+        four.plan(played([]), planner=planner)
+
+
+def test_states_of_another_game_are_refused(four: MuZero) -> None:
+    with pytest.raises(TypeError, match="no state of ConnectFour"):
+        four.plan(TicTacToe().initial(), planner=RulesPlanner(ConnectFour()))
+
+
+@pytest.mark.parametrize("rules", ["rules", ConnectFour, object()])
+def test_what_are_no_rules_is_refused(rules: Any) -> None:
+    with pytest.raises(TypeError, match=r"are no rules: give an object such as ConnectFour\(\)"):
+        RulesPlanner(rules)
+
+
 def test_a_finished_game_is_refused(four: MuZero) -> None:
     full = TicTacToe()
     model = RulesModel(full, lambda obs: RootOutput(np.zeros((1, 9)), np.zeros(1)))  # type: ignore[arg-type]
