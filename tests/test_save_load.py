@@ -154,7 +154,8 @@ def test_round_trip(
 def test_every_setting_is_kept(observations: NDArray[np.float32]) -> None:
     parameters = inspect.signature(MuZero.__init__).parameters
     tunable = parameters.keys() - {"self", "policy", "env", "tensorboard_log", "device"}
-    games_alone = {"num_players", "terminal_rewards"}  # see boards/test_turn_based.py
+    # See boards/test_turn_based.py and boards/test_reconstruction.py
+    games_alone = {"num_players", "terminal_rewards", "reconstruction_coef"}
     assert tunable - {"_init_setup_model"} - games_alone == OTHER.keys()
     assert all(OTHER[n] != parameters[n].default for n in OTHER.keys() - {"verbose"})
     model = learned(**OTHER | {"torch_compile": False})  # which would take a minute here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from gymnasium.wrappers import FlattenObservation
 from pettingzoo.classic import connect_four_v3, tictactoe_v3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from muzero_agent import MuZero
+from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.games import TicTacToe
 
 
@@ -38,6 +39,15 @@ def test_elsewhere_it_is_not() -> None:
     assert MuZero("MlpPolicy", "CartPole-v1").reconstruction_coef == 0
     with pytest.raises(ValueError, match=r"reconstruction_coef=1.0: .* give 0"):
         MuZero("MlpPolicy", "CartPole-v1", reconstruction_coef=1.0)
+
+
+def test_it_is_kept(tmp_path: Path) -> None:
+    model = MuZero("MlpPolicy", tictactoe_v3.env, reconstruction_coef=2.0)
+    model.save(tmp_path / "model")
+    zoo.save(model, tmp_path / "directory")
+    assert MuZero.load(tmp_path / "model").reconstruction_coef == 2.0
+    assert MuZero.load(tmp_path / "model", reconstruction_coef=0.0).reconstruction_coef == 0.0
+    assert zoo.load(tmp_path / "directory").reconstruction_coef == 2.0
 
 
 def test_normalised_observations_are_no_such() -> None:
