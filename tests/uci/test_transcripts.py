@@ -199,9 +199,9 @@ def test_in_mid_search_the_move_comes_first(host: Host, line: str) -> None:
     host.say(line, "isready")
     lines = host.expect("bestmove .*")
     assert "readyok" not in lines
-    host.expect("readyok")
-    if line.startswith("go"):
-        host.expect("bestmove .*")
+    rest = host.expect("readyok")
+    if line.startswith("go") and not any(said.startswith("bestmove") for said in rest):
+        host.expect("bestmove .*")  # five nodes may be searched before the answer is out, or not
 
 
 def test_an_option_in_mid_search_is_applied_after_the_move(host: Host) -> None:
