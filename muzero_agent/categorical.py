@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from muzero_agent.outline import constant
+
 EPSILON = 0.001
 _ROOT_AT_ZERO = 1 + 4 * EPSILON * (1 + EPSILON)
 
@@ -68,7 +70,8 @@ class Support(nn.Module):
         self.bound = float(bound)
         self.size = size
         self.reach = float(h_inverse_numpy(np.array(bound, np.float32)))  # largest |x|
-        self.register_buffer("atoms", torch.linspace(-bound, bound, size))
+        atoms = constant((size,), lambda: torch.linspace(-bound, bound, size))
+        self.register_buffer("atoms", atoms)
 
     def mean(self, logits: Tensor) -> Tensor:
         """Means [...], in units of h(x), of distributions with logits [..., size]."""

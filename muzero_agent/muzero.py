@@ -345,6 +345,8 @@ class MuZero(OffPolicyAlgorithm):
             )
         self.set_random_seed(self.seed)  # again: now the generators' owners exist
         self._configured_policy()  # it is saved and evaluated by itself as well
+        if self.env is not None:
+            _ = self.policy.optimizer  # now, so that what is wrong with its arguments is told
         self._sweep = Sweep()
         self._exploration = Exploration(self.n_envs)
         self._turns = Turns(self.n_envs, self.num_players)

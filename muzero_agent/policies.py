@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -150,9 +151,15 @@ class MuZeroPolicy(BasePolicy):
         self.network = self._make_network()
         self.target_network = copy.deepcopy(self.network).requires_grad_(False)
         self.planner = LatentPlanner(self.target_network)
-        self.optimizer = self.optimizer_class(
+        self._first_learning_rate = lr_schedule(1)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:  # type: ignore[override]
+        """Of `network`; made when it is first asked for, since play needs none, and with the first
+        one torch imports its compiler, which takes a second or two."""
+        return self.optimizer_class(
             self.network.parameters(),
-            lr=lr_schedule(1),  # type: ignore[call-arg]
+            lr=self._first_learning_rate,  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from muzero_agent.networks import MuZeroNetwork, Obs, scale_min_max, zero_linear
+from muzero_agent.outline import constant
 
 
 class ResidualBlock(nn.Module):
@@ -53,6 +54,11 @@ def _downsample(channels_in: int, channels: int) -> nn.Sequential:
         ResidualBlock(channels),
         nn.AvgPool2d(3, stride=2, padding=1),
     )
+
+
+def _downsampled(side: int) -> int:
+    """Length of a side after `_downsample`: each of its four steps halves it, rounded up."""
+    return -(-side // 16)
 
 
 def action_planes(num_actions: int, height: int, width: int) -> Tensor:
@@ -111,12 +117,14 @@ class ResNet(MuZeroNetwork):
             (_downsample if downsample else _stem)(image_shape[0], channels),
             _blocks(channels, num_blocks),
         )
-        with torch.no_grad():
-            height, width = self.encoder(torch.zeros(1, *image_shape)).shape[2:]
+        height, width = (_downsampled(n) if downsample else n for n in image_shape[1:])
         cells = height * width
         self.action_embedding = nn.Embedding(num_actions, channels)
         # A latent of pixels is no board, whatever its size.
-        planes = (_number_planes if downsample else action_planes)(num_actions, height, width)
+        number = _number_planes if downsample else action_planes
+        planes = constant(
+            (num_actions, 1, height, width), lambda: number(num_actions, height, width)
+        )
         self.register_buffer("action_plane", planes, persistent=False)
         self.transition_in = nn.Conv2d(channels + 1, channels, 3, padding=1, bias=False)
         self.transition_norm = nn.GroupNorm(1, channels)

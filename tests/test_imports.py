@@ -41,6 +41,19 @@ def test_import_loads_no_heavy_library(package: str, tmp_path: Path) -> None:
     assert [library for library in HEAVY if library in loaded] == []
 
 
+def test_playing_a_loaded_model_does_not_import_torchs_compiler(tmp_path: Path) -> None:
+    code = """
+import sys, numpy as np
+from muzero_agent import zoo
+from muzero_agent.zoo.bundled import find_model
+for name in ("LunarLander-v3", "connect_four"):
+    model = zoo.load(find_model(name))
+    model.predict(model.observation_space.sample(), action_masks=np.ones(model.action_space.n))
+print(sorted({"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)))
+"""
+    assert python(code, tmp_path) == "[]\n"
+
+
 def test_editable_install_takes_no_generic_name(tmp_path: Path) -> None:
     code = f"""
 import importlib, importlib.util, json

@@ -36,6 +36,7 @@ TABLE = [
     Row(1, ("sum_tree",), ("numpy",)),
     Row(2, ("turns",), (*GYM, "stable_baselines3")),
     Row(1, ("augmentation",), ("numpy",)),
+    Row(0, ("outline",), ("torch",)),
     Row(1, ("categorical", "networks", "resnet"), ("numpy", "torch")),
     Row(1, ("adapters.envs",), GYM, only=("types",)),
     Row(

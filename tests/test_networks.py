@@ -51,6 +51,13 @@ def build(kind: str) -> tuple[MuZeroNetwork, tuple[int, ...]]:
     return network.eval(), shape
 
 
+@pytest.mark.parametrize("side", [1, 16, 17, 84, 96, 97])
+def test_latents_of_pixels_are_as_large_as_they_are_taken_to_be(side: int) -> None:
+    network = ResNet((1, side, 33), ACTIONS, channels=2, downsample=True, head_width=2)
+    latent = network.representation(torch.zeros(1, 1, side, 33))
+    assert latent.shape[2:] == network.action_plane.shape[2:]
+
+
 KINDS = ["mlp-simnorm", "mlp-minmax", "board", "pixels"]
 
 

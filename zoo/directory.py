@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from muzero_agent.checks import check_spaces
 from muzero_agent.muzero import MuZero
+from muzero_agent.outline import outlining
 from muzero_agent.policies import MuZeroPolicy
 from muzero_agent.zoo.cards import FORMAT_VERSION, Card, Config, build_space, describe_space
 
@@ -398,12 +399,12 @@ def _expected(model: MuZero, dtype: torch.dtype) -> dict[str, tuple[tuple[int, .
     arch = (model.policy_kwargs or {}).get("net_arch")
     if isinstance(arch, dict) and arch.get("num_blocks", 0) > 1000:
         raise ValueError("net_arch: more than 1,000 blocks")
-    with torch.device("meta"):
+    with outlining():
         policy = model.policy_class(
             model.observation_space,
             model.action_space,
             lambda _: 0.0,
-            **model.policy_kwargs | {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {}},
+            **model.policy_kwargs,
         )
     assert isinstance(policy, MuZeroPolicy)
     network = policy.target_network
