@@ -23,7 +23,7 @@ from muzero_agent.resnet import ResNet
 NetArch = list[int] | dict[str, Any] | None
 """See `policies.MuZeroPolicy`."""
 _NOT_OF_NET_ARCH = (
-    "activation", "normalize_features", "decoded_size", "decoder", "support_bound", "support_size"
+    "activation", "normalize_features", "decoded_size", "support_bound", "support_size"
 )  # fmt: skip
 
 
@@ -95,14 +95,17 @@ def make_resnet(
     if net_arch is not None and not isinstance(net_arch, dict):
         raise ValueError(
             f"net_arch={net_arch}: CnnPolicy takes a dict with any of channels, "
-            "num_blocks, downsample, head_width"
+            "num_blocks, downsample, head_width, decoded_planes"
         )
     _check_net_arch(net_arch, ResNet)
     first, second, third = shape
     planes = (third, first, second) if channels_come_last(space) else (first, second, third)
     pixels = is_image_space(space, check_channels=False)
     arch: dict[str, Any] = {"downsample": pixels and min(planes[1:]) > 32}
-    arch |= {"decoder": _decoded_size(space) is not None}
+    decodable = _decoded_size(space) is not None
+    arch |= {"decoded_planes": planes[0] if decodable else 0}
+    if net_arch and "decoded_planes" in net_arch and not decodable:
+        raise ValueError(f"net_arch={net_arch}: entries of {space} are not from 0 to 1")
     return ResNet(planes, num_actions, **support, **(arch | (net_arch or {})))
 
 

@@ -113,10 +113,9 @@ def muzero_loss(
     if next_obs is not None and reconstruction_coef > 0:
         assert isinstance(obs, Tensor)
         assert isinstance(next_obs, Tensor)
-        seen = torch.cat((obs, next_obs)).flatten(1)
-        errors = functional.binary_cross_entropy_with_logits(
-            network.decode(latents.flatten(0, 1)).flatten(1), seen, reduction="none"
-        )
+        told = network.decode(latents.flatten(0, 1)).flatten(1)
+        seen = torch.cat((obs, next_obs)).flatten(1)[:, : told.shape[1]]
+        errors = functional.binary_cross_entropy_with_logits(told, seen, reduction="none")
         errors = errors.mean(1).view(steps + 1, batch)
         known = functional.pad(targets.consistency_mask.T, (0, 0, 1, 0), value=1.0)
         reconstruction = (errors * known * weight).sum()

@@ -72,7 +72,8 @@ class MuZeroNetwork(nn.Module):
     """Whether `decode` tells what was observed."""
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Latents [B, *latent] -> logits of what was observed, preprocessed [B, ...], 0 to 1."""
+        """Latents [B, *latent] -> logits of what was observed, preprocessed [B, ...], 0 to 1, or of
+        as many of its first planes as there are."""
         raise RuntimeError(f"{type(self).__name__} has no decoder")
 
     def observe(self, obs: Obs) -> None:

@@ -66,7 +66,7 @@ class MuZeroPolicy(BasePolicy):
     :param net_arch: widths of the hidden layers of h, g and f alike, or a dict of other keyword
         arguments of the network: of `networks.MlpNetwork`, for instance
         `dict(representation=[256], dynamics=[256, 256], prediction=[64], latent_size=256)`, or of
-        `resnet.ResNet` (`channels`, `num_blocks`, `head_width`).
+        `resnet.ResNet` (`channels`, `num_blocks`, `head_width`, `decoded_planes`).
     :param activation_fn: between the layers of an MLP
     :param features_extractor_class: SB3 features extractor in front of an MLP; "CnnPolicy" has a
         ResNet instead unless one is given.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from muzero_agent.losses import Losses, Targets, muzero_loss, scale_gradient, unroll
-from muzero_agent.networks import MlpNetwork, MuZeroNetwork
+from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
 
 BATCH, STEPS, ACTIONS, FEATURES = 4, 3, 2, 5
 
@@ -204,6 +204,22 @@ def test_reconstruction_is_the_cross_entropy_of_what_was_observed() -> None:
     ended = loss(targets(consistency_mask=torch.zeros(BATCH, STEPS)))  # nothing follows
     assert ended.reconstruction.item() == pytest.approx(one, rel=1e-5)
     assert loss(targets(weights=torch.zeros(BATCH))).reconstruction.item() == 0
+
+
+def test_reconstruction_is_of_as_much_as_the_network_tells() -> None:
+    """Of two planes the first: 1, of which s_k = s_0 = 1 is the logit."""
+    first = torch.tensor([[1.0, 0.3]]).repeat(BATCH, 1)
+
+    class FirstAlone(Telling):
+        def representation(self, obs: Obs) -> Tensor:
+            assert isinstance(obs, Tensor)
+            return obs[:, :1]
+
+    losses = muzero_loss(
+        FirstAlone(), first, first.repeat(STEPS, 1), targets(),
+        value_coef=0.0, consistency_coef=0.0, reconstruction_coef=1.0,
+    )  # fmt: skip
+    assert losses.reconstruction.item() == pytest.approx(2 * math.log1p(math.exp(-1.0)))
 
 
 def test_reconstruction_needs_a_decoder() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -25,6 +27,28 @@ def test_it_is_the_default_in_games(policy: str) -> None:
     latent = model.policy.network.representation(torch.zeros(3, *model_shape(model)))
     assert model.policy.network.decode(latent).shape in [(3, 84), (3, 2, 6, 7)]
     assert MuZero(policy, connect_four_v3.env, reconstruction_coef=0.0).reconstruction_coef == 0
+
+
+def test_it_may_be_of_the_first_planes_alone() -> None:
+    def model(env: Any, **arch: int) -> MuZero:
+        kwargs = {"net_arch": {"channels": 4, "head_width": 8, **arch}}
+        return MuZero("CnnPolicy", env, policy_kwargs=kwargs, learning_starts=16)
+
+    of_mine = model(connect_four_v3.env, decoded_planes=1)
+    latent = of_mine.policy.network.representation(torch.zeros(3, *model_shape(of_mine)))
+    assert of_mine.policy.network.decode(latent).shape == (3, 1, 6, 7)
+    of_mine.learn(24)
+    with pytest.raises(ValueError, match="decoded_planes=3: there are 2"):
+        model(connect_four_v3.env, decoded_planes=3)
+    with pytest.raises(ValueError, match="not from 0 to 1"):
+        model(Signed(), decoded_planes=1)
+
+
+class Signed(gym.Env[Any, Any]):
+    """A board whose squares are from -1 to 1."""
+
+    observation_space = spaces.Box(-1, 1, (2, 6, 7), np.float32)
+    action_space = spaces.Discrete(2)
 
 
 def model_shape(model: MuZero) -> tuple[int, ...]:
