@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,10 @@ import pytest
 # Before anything imports torch: its threads slow each other down once workers share the cores.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# Some tests interrupt a program; a shell that runs the tests in the background has it ignore that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STARTED = pytest.StashKey[float]()
 COUNTED = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")

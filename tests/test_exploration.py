@@ -54,7 +54,7 @@ def test_without_repetition_the_rate_is_the_share_of_random_actions(search: str)
     model.learn(200, reset_num_timesteps=False)
     assert Counter(env.taken) == {2: 200}
     env.taken.clear()
-    model.exploration_rate = 1.0
+    model.exploration_rate, model.gradient_steps = 1.0, 1
     model.learn(400, reset_num_timesteps=False)
     counts = np.bincount(env.taken, minlength=ACTIONS)
     assert ((counts - 100) ** 2 / 100).sum() < 16.3  # chi-squared with 3 degrees: p = 0.001
@@ -184,6 +184,7 @@ def test_learning_repeats_actions_within_episodes() -> None:
     """Episodes last ten steps: a long repetition ends with each."""
     env, model = learned(exploration_rate=0.0, temperature=0.0)
     model.exploration_rate, model.exploration_length = 1.0, 1_000
+    model.num_simulations, model.gradient_steps = 1, 1  # they do not matter here
     model.learn(4_000, reset_num_timesteps=False)
     taken = np.array(env.taken).reshape(-1, 10)
     within, across = taken[:, 1:] == taken[:, :-1], taken[1:, 0] == taken[:-1, -1]

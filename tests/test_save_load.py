@@ -169,7 +169,13 @@ def test_every_setting_is_kept(observations: NDArray[np.float32]) -> None:
     assert_same_play(model, again, observations)
 
 
-@pytest.mark.parametrize("name", sorted(OTHER.keys() - {"policy_kwargs"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(OTHER.keys() - {"policy_kwargs", "torch_compile"}),
+        pytest.param("torch_compile", marks=pytest.mark.slow),  # which takes a minute
+    ],
+)
 def test_any_setting_can_be_changed_while_loading(name: str, model: MuZero) -> None:
     again = MuZero.load(saved(model), env=gym.make(ENV_ID), **{name: OTHER[name]})
     assert plain(getattr(again, ATTRIBUTES.get(name, name))) == OTHER[name]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from muzero_agent.adapters.engines.options import C_PUCT, HASH, MINIBATCH
 from muzero_agent.search.anytime import AnytimeSearch, node_bytes
 from muzero_agent.thinking import EvaluationCache, LatentModel, RulesModel, Thinker
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 LATENT_CHILDREN = 64
 """Actions that a node of the learned model keeps at most: it knows none to be illegal."""
-C_PUCT = 1.25
 
 
 class Game(Protocol):
@@ -101,8 +101,8 @@ class Mind:
         planner: str,
         *,
         allowed: Collection[int] = (),
-        megabytes: int = 256,
-        leaves: int = 16,
+        megabytes: int = HASH,
+        leaves: int = MINIBATCH,
         c_puct: float = C_PUCT,
         keep: bool = True,
     ) -> Thinker[Any]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST = 2**31 - 1
+HASH, MINIBATCH, C_PUCT = 256, 16, 1.25
+"""What engines begin with: megabytes, positions, and c1 of PUCT."""
 
 
 @dataclass(frozen=True)

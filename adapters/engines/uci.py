@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from muzero_agent import __version__
-from muzero_agent.adapters.engines.options import Option, Options
+from muzero_agent.adapters.engines.options import C_PUCT, HASH, MINIBATCH, Option, Options
 from muzero_agent.adapters.engines.protocol import Engine, Limits, Stop, Writer
 from muzero_agent.adapters.engines.uci_words import (
     info_lines,
@@ -76,9 +76,9 @@ class UciEngine(Engine):
         }
         self.options = Options(
             Option("Threads", "spin", 1, 1, 64),
-            Option("Hash", "spin", 256, 1, 65536),
+            Option("Hash", "spin", HASH, 1, 65536),
             Option("NNCacheSize", "spin", 20_000, 0, 10_000_000, changed=self._set_cache),
-            Option("MinibatchSize", "spin", 16, 1, 1024),
+            Option("MinibatchSize", "spin", MINIBATCH, 1, 1024),
             Option("WeightsFile", "string", "", changed=self._set_weights),
             Option("Backend", "combo", "auto", choices=("auto", "cpu", "cuda"),
                    changed=lambda _: self._reload()),
@@ -87,7 +87,7 @@ class UciEngine(Engine):
             Option("MultiPV", "spin", 1, 1, 218),
             Option("Ponder", "check", False),
             Option("MoveOverhead", "spin", 50, 0, 10_000),
-            Option("CPuct", "string", "1.25", changed=_number),
+            Option("CPuct", "string", str(C_PUCT), changed=_number),
             Option("Temperature", "string", "0", changed=_number),
             Option("UCI_ShowWDL", "check", False),
             Option("UCI_Chess960", "check", False),
