@@ -23,7 +23,8 @@ from muzero_agent.resnet import ResNet
 NetArch = list[int] | dict[str, Any] | None
 """See `policies.MuZeroPolicy`."""
 _NOT_OF_NET_ARCH = (
-    "activation", "normalize_features", "decoded_size", "support_bound", "support_size"
+    "activation", "normalize_features", "normalize_pixels", "decoded_size", "support_bound",
+    "support_size",
 )  # fmt: skip
 
 
@@ -78,7 +79,12 @@ def make_mlp(
 
 
 def make_resnet(
-    space: spaces.Space[Any], num_actions: int, net_arch: NetArch, **support: Any
+    space: spaces.Space[Any],
+    num_actions: int,
+    net_arch: NetArch,
+    *,
+    normalize_observations: bool,
+    **support: Any,
 ) -> ResNet:
     """Convolutional functions: of pixels, which are reduced, or of a board.
 
@@ -106,7 +112,14 @@ def make_resnet(
     arch |= {"decoded_planes": planes[0] if decodable else 0}
     if net_arch and "decoded_planes" in net_arch and not decodable:
         raise ValueError(f"net_arch={net_arch}: entries of {space} are not from 0 to 1")
-    return ResNet(planes, num_actions, **support, **(arch | (net_arch or {})))
+    arch |= net_arch or {}
+    return ResNet(
+        planes,
+        num_actions,
+        normalize_pixels=normalize_observations and arch["downsample"],
+        **support,
+        **arch,
+    )
 
 
 def channels_come_last(space: spaces.Space[Any]) -> bool:

@@ -96,22 +96,26 @@ class MuZeroNetwork(nn.Module):
 
 
 class RunningNorm(nn.Module):
-    """Scale features to mean 0 and variance 1 by the statistics of all data seen so far."""
+    """Scale features to mean 0 and variance 1 by the statistics of all data seen so far.
+
+    :param shape: of the features
+    :param clip: largest size of what comes out
+    """
 
     mean: Tensor
     var: Tensor
     count: Tensor
 
-    def __init__(self, size: int, clip: float = 10.0) -> None:
+    def __init__(self, *shape: int, clip: float = 10.0) -> None:
         super().__init__()
         self.clip = clip
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("var", torch.ones(size))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
         self.register_buffer("count", torch.zeros(()))
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Take in a batch [B, size] (Chan et al. 1979, parallel variance)."""
+        """Take in a batch [B, *shape] (Chan et al. 1979, parallel variance)."""
         total = self.count + len(x)
         delta = x.mean(0) - self.mean
         share = len(x) / total

@@ -76,8 +76,8 @@ class MuZeroPolicy(BasePolicy):
     :param optimizer_kwargs: its keyword arguments besides the learning rate
     :param support_bound: see `categorical.Support`
     :param support_size: see `categorical.Support`
-    :param normalize_observations: scale the features of an extractor without parameters by the mean
-        and variance of all that were collected
+    :param normalize_observations: scale the features of an extractor without parameters, and each
+        pixel of images that a ResNet reduces, by the mean and variance of all that were collected
     :param num_simulations: network calls per move
     :param search: "gumbel" or "puct"
     :param discount: factor on the next value; negative where two players alternate
@@ -171,7 +171,13 @@ class MuZeroPolicy(BasePolicy):
         }
         extractor_class = self.given_extractor_class or self.default_extractor
         if extractor_class is None:
-            network = make_resnet(self.network_space, size, self.net_arch, **support)
+            network = make_resnet(
+                self.network_space,
+                size,
+                self.net_arch,
+                normalize_observations=self.normalize_observations,
+                **support,
+            )
             self.channels_come_last = channels_come_last(self.network_space)
             return network
         return make_mlp(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from muzero_agent.networks import MuZeroNetwork, Obs, scale_min_max, zero_linear
+from muzero_agent.networks import MuZeroNetwork, Obs, RunningNorm, scale_min_max, zero_linear
 from muzero_agent.outline import constant
 
 
@@ -95,6 +95,9 @@ class ResNet(MuZeroNetwork):
     :param head_width: width of the hidden layer of each head
     :param decoded_planes: how many of the first planes observed `decode` tells; 0: it tells none,
         as with `downsample`
+    :param normalize_pixels: scale each pixel by the mean and variance of all seen so far, and clip
+        it to [-5, 5] (Burda et al. 2019, arXiv 1810.12894, section 2.4): what moves is little of a
+        picture, and group normalisation, other than that of batches, does not take away the rest
     """
 
     traceable = True
@@ -110,10 +113,12 @@ class ResNet(MuZeroNetwork):
         downsample: bool = False,
         head_width: int = 64,
         decoded_planes: int = 0,
+        normalize_pixels: bool = False,
         support_bound: float = 30.0,
         support_size: int = 61,
     ) -> None:
         super().__init__(num_actions, support_bound, support_size)
+        self.running_norm = RunningNorm(*image_shape, clip=5.0) if normalize_pixels else None
         self.encoder = nn.Sequential(
             (_downsample if downsample else _stem)(image_shape[0], channels),
             _blocks(channels, num_blocks),
@@ -169,7 +174,15 @@ class ResNet(MuZeroNetwork):
 
     def representation(self, obs: Obs) -> Tensor:
         assert isinstance(obs, Tensor)
+        if self.running_norm is not None:
+            obs = self.running_norm(obs)
         return scale_min_max(self.encoder(obs))
+
+    @torch.no_grad()
+    def observe(self, obs: Obs) -> None:
+        if self.running_norm is not None:
+            assert isinstance(obs, Tensor)
+            self.running_norm.update(obs)
 
     def dynamics(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         planes = torch.cat((latent, self.action_plane.index_select(0, action)), 1)

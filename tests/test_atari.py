@@ -288,6 +288,33 @@ def test_learns_plays_and_is_kept(make: Callable[[], Any], tmp_path: Path) -> No
         np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], actions)
 
 
+def spread(model: MuZero) -> float:
+    """How much the latents of stored frames differ: 1 if they have nothing in common."""
+    obs = model.policy.preprocess(model.replay_buffer.sample(64).split_observations()[0])
+    with torch.no_grad():
+        latents = model.policy.network.representation(obs).flatten(1)
+    return float((latents - latents.mean(0)).square().mean().sqrt() / latents.std())
+
+
+def test_latents_tell_frames_apart() -> None:
+    """A ball and two paddles are a hundredth of the picture: without its pixels' statistics an
+    untrained network sees the same one everywhere, and learns nothing in 100,000 decisions."""
+    spreads = []
+    for normalize in (True, False):
+        net_arch = {"channels": 16, "num_blocks": 1}
+        model = MuZero(
+            "CnnPolicy",
+            VecFrameStack(make_atari_env("ALE/Pong-v5", n_envs=2, seed=0), 4),
+            learning_starts=10_000,
+            buffer_size=1_000,
+            policy_kwargs={"net_arch": net_arch, "normalize_observations": normalize},
+            seed=0,
+        )
+        model.learn(600)
+        spreads.append(spread(model))
+    assert spreads[0] > 0.3 > 0.1 > spreads[1]
+
+
 # -- settings and the command line -----------------------------------------------------------------
 
 

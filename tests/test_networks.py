@@ -145,6 +145,14 @@ def test_running_norm_has_the_statistics_of_all_batches_together() -> None:
     assert norm(everything).abs().max() <= 10
 
 
+def test_running_norm_of_images_keeps_each_pixel_apart() -> None:
+    norm = RunningNorm(2, 3, 3)
+    images = torch.rand(50, 2, 3, 3)
+    norm.update(images)
+    torch.testing.assert_close(norm.mean, images.mean(0))
+    torch.testing.assert_close(norm(images).mean(0), torch.zeros(2, 3, 3), atol=1e-5, rtol=0)
+
+
 def test_running_norm_leaves_data_as_they_are_before_it_saw_any() -> None:
     x = torch.rand(2, 3)
     torch.testing.assert_close(RunningNorm(3)(x), x)
