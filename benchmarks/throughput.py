@@ -73,7 +73,7 @@ def pong(name: str) -> BaseAlgorithm:
 
 ENVS: dict[str, tuple[Callable[[str], BaseAlgorithm], int, int]] = {  # steps before and of a round
     "CartPole": (cartpole, 2_048, 2_048),
-    "Pong": (pong, 1_024, 1_024),
+    "Pong": (pong, 2_048, 1_024),
 }
 
 

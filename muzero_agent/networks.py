@@ -125,7 +125,8 @@ class RunningNorm(nn.Module):
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ((x - self.mean) * torch.rsqrt(self.var + 1e-8)).clamp(-self.clip, self.clip)
+        scaled = (x - self.mean).mul_(torch.rsqrt(self.var + 1e-8))
+        return scaled.clamp_(-self.clip, self.clip)
 
 
 class SimNorm(nn.Module):

@@ -118,7 +118,8 @@ class ResNet(MuZeroNetwork):
         support_size: int = 61,
     ) -> None:
         super().__init__(num_actions, support_bound, support_size)
-        self.running_norm = RunningNorm(*image_shape, clip=5.0) if normalize_pixels else None
+        # A batch of one, since memory formats are of four dimensions.
+        self.running_norm = RunningNorm(1, *image_shape, clip=5.0) if normalize_pixels else None
         self.encoder = nn.Sequential(
             (_downsample if downsample else _stem)(image_shape[0], channels),
             _blocks(channels, num_blocks),
