@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import chess
 
-from muzero_agent import zoo
-from muzero_agent.adapters.engines.mind import Mind
 from muzero_agent.adapters.envs.chess import action_of
 from muzero_agent.adapters.envs.chess_rules import ChessRules, ChessState
+
+if TYPE_CHECKING:
+    from muzero_agent.adapters.engines.mind import Mind
 
 RULES = ChessRules()
 
@@ -76,6 +78,10 @@ def chess_mind(directory: Path, device: str, planner: str = "rules") -> Mind:
 
     A state takes 2 kB, a position has 218 legal moves at most.
     """
+    # Heavy; a position is told before anything has to think about it.
+    from muzero_agent import zoo
+    from muzero_agent.adapters.engines.mind import Mind
+
     model = zoo.load(directory, device=device)
     mind = Mind(model, RULES, state_bytes=2000, slots=48, most_legal=218)
     mind.warm_up(ChessGame(), planner)

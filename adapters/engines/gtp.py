@@ -263,10 +263,10 @@ class GtpEngine(Engine):
 
 
 def _color(word: str) -> str:
-    color = word.lower()[:1]
-    if color not in ("b", "w"):
+    color = word.lower()
+    if color not in ("b", "w", "black", "white"):
         raise ValueError("syntax error")
-    return color
+    return color[0]
 
 
 def _whole(word: str) -> int:

@@ -53,11 +53,11 @@ class Log:
 
         :raises OSError: if it cannot be written
         """
-        if self._file is not None:
-            self._file.close()
-        self._file = None
-        if path:
-            self._file = Path(path).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115 - kept
+        before = self._file
+        new = Path(path).open("a", encoding="utf-8", buffering=1) if path else None  # noqa: SIM115 - kept
+        self._file = new
+        if before is not None:
+            before.close()
 
     def note(self, direction: str, lines: Iterable[str]) -> None:
         """Take note of lines, if a file is open."""

@@ -48,7 +48,7 @@ ELO = (600, 2000)
 """Range of UCI_Elo; not measured: each 100 points double the positions looked at."""
 COMMANDS = {
     "uci", "debug", "isready", "setoption", "register", "ucinewgame", "position", "go", "stop",
-    "ponderhit", "quit", "d",
+    "ponderhit", "quit",
 }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ class UciEngine(Engine):
         self._loading = False
         self._tried: tuple[Path, str, str] | None = None  # what was loaded last, or failed to
         self._says: dict[str, Callable[[list[str], str], bool | None]] = {
-            name: getattr(self, f"_{name}") for name in COMMANDS
+            name: getattr(self, f"_{name}") for name in [*COMMANDS, "d"]
         }
         self.options = Options(
             Option("Threads", "spin", 1, 1, 64),
@@ -103,8 +103,9 @@ class UciEngine(Engine):
     def command(self, line: str) -> bool:
         """Obey a line; False ends the engine."""
         words = line.split()
-        while words and words[0] not in self._says:
-            words.pop(0)
+        if words[:1] != ["d"]:  # what is not known is passed over, up to a word that is
+            while words and words[0] not in COMMANDS:
+                words.pop(0)
         if not words:
             return True
         try:
@@ -266,6 +267,8 @@ class UciEngine(Engine):
 
             from muzero_agent.adapters.engines.chess_game import chess_mind
 
+            if backend == "cuda" and not torch.cuda.is_available():
+                self._complain("Backend is cpu: PyTorch finds no cuda here")
             torch.set_num_threads(self.options["Threads"])
             self._mind = chess_mind(directory, backend, planner)
             self._mind.cache.resize(self.options["NNCacheSize"])
@@ -287,7 +290,9 @@ class UciEngine(Engine):
                 self._hold(limits, stop)
                 self.write("bestmove (none)")
                 return
-            self._loaded.wait()
+            while not self._loaded.wait(0.01):
+                if stop.stopped.is_set():
+                    raise ValueError("the model is still being loaded")
             if self._mind is None:
                 raise ValueError("there is no model")
             last, best = self._search(board, limits, stop)
@@ -410,17 +415,22 @@ def find_chess_model(name: str) -> Path:
     return directory
 
 
-def where() -> list[str]:
-    """The program's full path, and an entry for Cute Chess."""
+def where(model: Path | None = None) -> list[str]:
+    """The program's full path, and an entry for Cute Chess.
+
+    :param model: that it is to play; None: the bundled one
+    """
     program = str(Path(shutil.which(sys.argv[0]) or sys.argv[0]).resolve())  # .exe on Windows
     if program.endswith(".py"):
         program = f'"{sys.executable}" -m muzero_agent.adapters.engines.uci'
-    entry = {
+    entry: dict[str, str | list[str]] = {
         "name": "muzero-agent",
         "command": program,
         "workingDirectory": str(Path.home()),
         "protocol": "uci",
     }
+    if model is not None:
+        entry |= {"initStrings": [f"setoption name WeightsFile value {model.resolve()}"]}
     return [program, "", "For Cute Chess, in engines.json:", json.dumps([entry], indent=4)]
 
 
@@ -430,7 +440,7 @@ def main(arguments: list[str] | None = None, stdin: IO[bytes] | None = None) -> 
     parser.add_argument("--model", default=BUNDLED, help="model directory, or a bundled model")
     parser.add_argument("--where", action="store_true", help="print its path, for chess programs")
     given = parser.parse_args(arguments)
-    if given.where:
+    if given.where and given.model == BUNDLED:
         print("\n".join(where()))
         return 0
     if find_spec("chess") is None:
@@ -443,6 +453,9 @@ def main(arguments: list[str] | None = None, stdin: IO[bytes] | None = None) -> 
     except ValueError as error:
         print(f"muzero-uci: {error}", file=sys.stderr)
         return 1
+    if given.where:
+        print("\n".join(where(directory)))
+        return 0
     warnings.simplefilter("ignore")  # hosts take what is on stderr for trouble
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is meant for the host

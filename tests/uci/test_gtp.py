@@ -77,6 +77,7 @@ def talk(go_model: Path) -> Dialogue:
         ("komi inf", "? syntax error"),
         ("komi", "? syntax error"),
         ("play b", "? syntax error"),
+        ("play banana e5", "? syntax error"),
         ("genmove", "? syntax error"),
         ("time_settings 60", "? syntax error"),
         ("time_left b 1e3 0", "? syntax error"),

@@ -55,6 +55,25 @@ def test_the_greeting_comes_before_anything_heavy(model: Path) -> None:
     assert found.stdout == "[]\n"
 
 
+def test_a_position_is_told_before_anything_heavy() -> None:
+    script = """
+        import sys
+        from pathlib import Path
+        from muzero_agent.adapters.engines.protocol import Writer
+        from muzero_agent.adapters.engines.uci import UciEngine
+
+        engine = UciEngine(Writer(), Path("unused"))
+        engine.command("position startpos moves e2e4")
+        engine.command("d")
+        print([name for name in ("torch", "numba", "stable_baselines3") if name in sys.modules])
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_hash_bounds_the_memory(model: Path) -> None:
     """Of the tree with its positions, while the search makes and drops large arrays."""
@@ -104,7 +123,16 @@ def test_a_whole_dialogue(model: Path) -> None:
         assert process.stderr.read() == b""
 
 
-@pytest.mark.parametrize("said", [b"", b"uci\n", b"uci\nisready\n", b"uci\ngo infinite\n"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"uci\n",
+        b"uci\nisready\n",
+        b"uci\ngo infinite\n",
+        b"go infinite\nposition startpos moves e2e4\nisready\nsetoption name Hash value 1\n",
+    ],
+)
 @pytest.mark.parametrize("ending", [b"quit\n", b""], ids=["quit", "end of input"])
 def test_it_ends_whenever_it_is_told(model: Path, said: bytes, ending: bytes) -> None:
     """Also while the model loads."""
@@ -171,6 +199,16 @@ def test_where_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     (engine,) = json.loads("\n".join(entry))
     assert engine["command"] == path
     assert engine["protocol"] == "uci"
+
+
+def test_where_it_is_with_another_model(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    assert uci.main(["--model", f"./{model.name}", "--where"]) == 0
+    (engine,) = json.loads("\n".join(capsys.readouterr().out.splitlines()[3:]))
+    assert engine["initStrings"] == [f"setoption name WeightsFile value {model}"]
+    assert uci.main(["--model", "/nowhere", "--where"]) == 1
 
 
 def test_where_it_is_as_a_module() -> None:

@@ -91,6 +91,28 @@ def test_unknown_tokens_in_front_of_a_command_are_skipped(host: Host) -> None:
     assert not host.engine.debug
 
 
+def test_a_log_that_cannot_be_written_leaves_the_one_before(host: Host, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    host.say(f"setoption name Debug Log File value {log}")
+    host.say(f"setoption name Debug Log File value {tmp_path}", "isready")
+    host.expect("readyok")
+    assert "Is a directory" in (text := log.read_text())
+    assert "< readyok" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_backend_that_is_not_there_is_told_of(model: Path) -> None:
+    with Host(model) as host:
+        host.say("setoption name Backend value cuda", "isready")
+        assert "info string Backend is cpu: PyTorch finds no cuda here" in host.expect("readyok")
+
+
+@pytest.mark.parametrize(("line", "shown"), [("d", True), ("hello d you", False)])
+def test_the_board_is_shown_where_that_is_meant(host: Host, line: str, shown: bool) -> None:
+    host.say(line, "isready")
+    assert any(said.startswith("Fen: ") for said in host.expect("readyok")) == shown
+
+
 def test_options_by_any_case_and_with_spaces(host: Host, tmp_path: Path) -> None:
     log = tmp_path / "a log.txt"
     host.say("setoption name multipv value 2", f"setoption  name   Debug Log File  value {log}")
@@ -744,10 +766,15 @@ def test_options_are_heard_while_the_model_loads(
     while not loads:
         time.sleep(0.01)
     began = time.monotonic()
+    engine.command("go infinite")
     for line in ("Planner value latent", "Threads value 2", "Backend value auto"):
         engine.command(f"setoption name {line}")
     engine.command("d")
+    engine.command("go infinite")
+    engine.command("position startpos moves e2e4")
     assert time.monotonic() - began < 1.0
+    assert sum(line.startswith("bestmove") for line in out.lines) == 2
+    assert "info string the search failed: the model is still being loaded" in out.lines
     engine.command("isready")
     assert "readyok" not in out.lines
     goes_on.set()
