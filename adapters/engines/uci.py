@@ -87,6 +87,9 @@ class UciEngine(Engine):
             Option("MultiPV", "spin", 1, 1, 218),
             Option("Ponder", "check", False),
             Option("MoveOverhead", "spin", 50, 0, 10_000),
+            # Its other name, of Stockfish: lichess-bot sets it unless told not to.
+            Option("Move Overhead", "spin", 50, 0, 10_000,
+                   changed=lambda ms: self.options.set("MoveOverhead", str(ms))),
             Option("CPuct", "string", str(C_PUCT), changed=_number),
             Option("Temperature", "string", "0", changed=_number),
             Option("UCI_ShowWDL", "check", False),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from muzero_agent.search.anytime import Child
 
 _CLOCKS = {"wtime", "btime", "winc", "binc", "movestogo"}
+_NUMBER = r"-?\d+(\.\d*)?"
 _ENDS = {"nodes", "depth", "mate", "movetime"}  # limits that end a search without a clock
 
 
@@ -33,9 +34,12 @@ def limits_of(words: list[str], board: chess.Board, complain: Callable[[str], No
     while at < len(words):
         word = words[at]
         at += 1
-        if word in _CLOCKS | _ENDS and at < len(words) and re.fullmatch(r"-?\d+", words[at]):
-            numbers[word] = min(max(int(words[at][:12]), -MOST), MOST)
+        if word in _CLOCKS | _ENDS and at < len(words) and re.fullmatch(_NUMBER, words[at]):
+            whole = words[at].partition(".")[0]
+            numbers[word] = min(max(int(whole[:12]), -MOST), MOST)
             at += 1
+        elif word in ("wtime", "btime"):
+            numbers[word] = 0  # it cannot be read: nothing is known to be left
         elif word in ("infinite", "ponder"):
             flags.add(word)
         elif word == "searchmoves":

@@ -52,6 +52,14 @@ def test_python_chess_plays_analyses_and_ponders(engine: SimpleEngine) -> None:
     assert analysis.wait().move is not None
 
 
+def test_lichess_bot_can_configure_it(model: Path) -> None:
+    """With the options of its default file; python-chess refuses those that are not offered."""
+    with SimpleEngine.popen_uci([*PROGRAM, str(model)], timeout=START_SECONDS) as engine:
+        engine.configure({"Move Overhead": 100, "Threads": 2, "Hash": 256})
+        played = engine.play(chess.Board(), Limit(nodes=5))
+        assert played.move in chess.Board().legal_moves
+
+
 def play(
     players: list[SimpleEngine], ours: SimpleEngine, clock: float, increment: float, most: int
 ) -> str:

@@ -100,6 +100,21 @@ def test_a_log_that_cannot_be_written_leaves_the_one_before(host: Host, tmp_path
     assert "< readyok" in text
 
 
+def test_the_overhead_has_two_names(host: Host) -> None:
+    for name, seconds in (("Move Overhead", 100), ("MoveOverhead", 70)):
+        host.say(f"setoption name {name} value {seconds}", "isready")
+        host.expect("readyok")
+        assert host.engine.options["MoveOverhead"] == seconds
+
+
+@pytest.mark.parametrize("clock", ["wtime 90.5 btime 90.5", "wtime 1e9", "wtime", "wtime much"])
+def test_a_clock_with_a_fraction_or_nonsense_is_no_invitation_to_think(
+    host: Host, clock: str
+) -> None:
+    host.say("position startpos", f"go {clock}")
+    host.expect("bestmove .*")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_backend_that_is_not_there_is_told_of(model: Path) -> None:
     with Host(model) as host:
