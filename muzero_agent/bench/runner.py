@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +20,9 @@ from muzero_agent.bench.results import REPORT, report, write_csv
 from muzero_agent.bench.worker import Result, read_result, write_whole
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+# Python sees a signal between two instructions of the main thread alone. One that comes just before
+# it begins to wait, or that the system gives to another thread, is seen when the wait is over.
+WAIT_SECONDS = 0.5
 
 
 def bench(
@@ -84,14 +87,17 @@ def run_all(
         processes = Processes(out, bars)
         futures = {pool.submit(processes.run, run): run for run in todo}
         try:
-            for future in as_completed(futures):
-                complaint = future.result()
-                if complaint:
-                    failures.append(complaint)
-                else:
-                    write_csv(read_results(plan, out), out)
-                console.print(complaint or _line(futures[future], out))
-                bars.advance(overall)
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, WAIT_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    complaint = future.result()
+                    if complaint:
+                        failures.append(complaint)
+                    else:
+                        write_csv(read_results(plan, out), out)
+                    console.print(complaint or _line(futures[future], out))
+                    bars.advance(overall)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             processes.end()

@@ -56,8 +56,9 @@ def test_lichess_bot_can_configure_it(model: Path) -> None:
     """With the options of its default file; python-chess refuses those that are not offered."""
     with SimpleEngine.popen_uci([*PROGRAM, str(model)], timeout=START_SECONDS) as engine:
         engine.configure({"Move Overhead": 100, "Threads": 2, "Hash": 256})
-        played = engine.play(chess.Board(), Limit(nodes=5))
-        assert played.move in chess.Board().legal_moves
+        move = engine.play(chess.Board(), Limit(nodes=5)).move
+        assert move is not None
+        assert move in chess.Board().legal_moves
 
 
 def play(
