@@ -33,11 +33,15 @@ class Batch(NamedTuple):
     weights: torch.Tensor  # float32 [B], importance weights, at most 1
     rows: Rows
 
-    def split_observations(self) -> tuple[Tensors, Tensors]:
-        """The first observations [B, ...], and the K next ones [K * B, ...] step by step."""
+    def split_observations(self, steps: torch.Tensor | None = None) -> tuple[Tensors, Tensors]:
+        """The first observations [B, ...], and the next ones [M * B, ...] step by step.
+
+        :param steps: int64 [M], which of the next ones, counted from 0; None: all K
+        """
 
         def following(x: torch.Tensor) -> torch.Tensor:
-            return x[:, 1:].transpose(0, 1).flatten(0, 1)
+            following = x[:, 1:] if steps is None else x[:, steps + 1]
+            return following.transpose(0, 1).flatten(0, 1)
 
         obs = self.observations
         if isinstance(obs, dict):

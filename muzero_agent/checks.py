@@ -60,9 +60,11 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={given[name]!r}: give a number above 0")
     if given["num_players"] not in DEFAULTS:
         raise ValueError(f"num_players={given['num_players']!r}: give 1 or 2")
-    moves = given["temperature_moves"]
-    if not (moves is None or (isinstance(moves, int | np.integer) and moves >= 0)):
-        raise ValueError(f"temperature_moves={moves!r}: give a whole number of 0 or more, or None")
+    for name, least in (("temperature_moves", 0), ("compared_steps", 1)):
+        number = given[name]
+        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if not (number is None or (whole and number >= least)):
+            raise ValueError(f"{name}={number!r}: give a whole number of at least {least}, or None")
     for name in ("torch_compile", "augment"):
         if not isinstance(given[name], bool):
             raise ValueError(f"{name}={given[name]!r}: give True or False")

@@ -67,6 +67,7 @@ def muzero_loss(
     value_coef: float,
     consistency_coef: float,
     reconstruction_coef: float = 0.0,
+    compared_steps: Tensor | None = None,
 ) -> Losses:
     """MuZero's loss (appendix G), EfficientZero's consistency loss (section 4.1), and a loss of
     reconstruction (Scholz et al. 2021, arXiv 2102.05599, section 4.1).
@@ -83,6 +84,8 @@ def muzero_loss(
     :param consistency_coef: weight of the consistency loss
     :param reconstruction_coef: weight of the loss of reconstruction; where it is above 0,
         observations are no dicts and their entries are from 0 to 1
+    :param compared_steps: int64 [M], those of the K next observations that `next_obs` [M * B, ...]
+        holds, counted from 0; they stand for all K. None: it holds all
     """
     batch, steps = targets.actions.shape
     latents, reward_logits = unroll(network, network.representation(obs), targets.actions)
@@ -109,25 +112,28 @@ def muzero_loss(
     reward = (reward_loss * targets.reward_mask.T * weight[1:]).sum()
 
     total = policy + value_coef * value + reward
+    next_latents, next_weight, known = latents[1:], weight[1:], targets.consistency_mask.T
+    if compared_steps is not None:
+        next_latents, known = next_latents[compared_steps], known[compared_steps]
+        next_weight = next_weight[compared_steps] * (steps / len(compared_steps))
     consistency = reconstruction = torch.zeros((), device=latents.device)
     if next_obs is not None and reconstruction_coef > 0:
         assert isinstance(obs, Tensor)
         assert isinstance(next_obs, Tensor)
-        told = network.decode(latents.flatten(0, 1)).flatten(1)
+        told = network.decode(torch.cat((latents[:1], next_latents)).flatten(0, 1)).flatten(1)
         seen = torch.cat((obs, next_obs)).flatten(1)[:, : told.shape[1]]
         errors = functional.binary_cross_entropy_with_logits(told, seen, reduction="none")
-        errors = errors.mean(1).view(steps + 1, batch)
-        known = functional.pad(targets.consistency_mask.T, (0, 0, 1, 0), value=1.0)
-        reconstruction = (errors * known * weight).sum()
+        errors = errors.mean(1).view(-1, batch)
+        reconstruction = (errors[0] * weight[0]).sum() + (errors[1:] * known * next_weight).sum()
         total = total + reconstruction_coef * reconstruction
     if next_obs is not None and consistency_coef > 0:
-        predicted = network.predict_projection(network.project(latents[1:].flatten(0, 1)))
+        predicted = network.predict_projection(network.project(next_latents.flatten(0, 1)))
         with torch.no_grad():
             target = functional.normalize(network.project(network.representation(next_obs)))
         # The cosine, with one division a row and not one a feature.
         similarity = (predicted * target).sum(-1) / predicted.norm(dim=-1).clamp_min(1e-8)
-        similarity = similarity.view(steps, batch)
-        consistency = ((1.0 - similarity) * targets.consistency_mask.T * weight[1:]).sum()
+        similarity = similarity.view(-1, batch)
+        consistency = ((1.0 - similarity) * known * next_weight).sum()
         total = total + consistency_coef * consistency
 
     with torch.no_grad():

@@ -167,6 +167,9 @@ class MuZero(OffPolicyAlgorithm):
     :param reconstruction_coef: weight of the loss between what latents tell of the observations and
         these (Scholz et al. 2021, arXiv 2102.05599), which teaches the model the board: for planes
         and flat observations whose entries are from 0 to 1. None: 0, in games 10 where they are so
+    :param compared_steps: of the K unrolled steps, how many these two losses look at, drawn anew
+        for each batch and weighed so as to stand for all: each costs a pass of h over the batch,
+        which for images is most of an update. None: all
     :param target_decay: decay per update of the moving average of the network that searches
     :param priority_exponent: 0 samples uniformly; above, in proportion to the value's error to
         this power
@@ -226,6 +229,7 @@ class MuZero(OffPolicyAlgorithm):
         value_coef: float = 0.5,
         consistency_coef: float = 1.0,
         reconstruction_coef: float | None = None,
+        compared_steps: int | None = None,
         target_decay: float = 0.99,
         priority_exponent: float = 0.0,
         max_grad_norm: float = 5.0,
@@ -285,6 +289,7 @@ class MuZero(OffPolicyAlgorithm):
         self.value_coef = value_coef
         self.consistency_coef = consistency_coef
         self.reconstruction_coef = reconstruction_coef  # see `_setup_model`
+        self.compared_steps = compared_steps
         self.target_decay = target_decay
         self.priority_exponent = priority_exponent
         self.max_grad_norm = max_grad_norm
@@ -641,7 +646,11 @@ class MuZero(OffPolicyAlgorithm):
         policy = self.policy
         reconstruction_coef = self.reconstruction_coef or 0.0
         compared = self.consistency_coef > 0 or reconstruction_coef > 0
-        first, following = batch.split_observations()
+        steps = None
+        if self.compared_steps is not None and self.compared_steps < self.unroll_steps:
+            drawn = self._rng.choice(self.unroll_steps, self.compared_steps, replace=False)
+            steps = torch.as_tensor(np.sort(drawn), device=self.device)
+        first, following = batch.split_observations(steps)
         loss = _compiled_loss() if self.torch_compile else muzero_loss
         return loss(
             policy.network,
@@ -661,6 +670,7 @@ class MuZero(OffPolicyAlgorithm):
             value_coef=self.value_coef,
             consistency_coef=self.consistency_coef,
             reconstruction_coef=reconstruction_coef,
+            compared_steps=steps,
         )
 
     def _warn_of_clipping(self, batch: Batch) -> None:

@@ -429,6 +429,7 @@ def test_no_environment() -> None:
         ("temperature", -1),
         ("value_coef", -1),
         ("consistency_coef", np.nan),
+        ("compared_steps", 0),
         ("target_decay", 1.5),
         ("priority_exponent", -0.5),
         ("max_grad_norm", 0),

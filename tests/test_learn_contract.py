@@ -378,6 +378,7 @@ def test_updates_of_several_environments() -> None:
         {"priority_exponent": 0.7},
         {"reanalyse_ratio": 0},
         {"consistency_coef": 0.0},
+        {"compared_steps": 1},
         {"td_lambda": 1.0, "td_steps": 3},
         {"unroll_steps": 1, "td_steps": 1},
         {"unroll_steps": 12},  # longer than an episode

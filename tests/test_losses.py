@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from muzero_agent.losses import Losses, Targets, muzero_loss, scale_gradient, unroll
 from muzero_agent.networks import MlpNetwork, MuZeroNetwork, Obs
+from muzero_agent.resnet import ResNet
 
 BATCH, STEPS, ACTIONS, FEATURES = 4, 3, 2, 5
 
@@ -174,6 +176,36 @@ def test_consistency_is_least_when_prediction_and_observation_agree() -> None:
     differ = muzero_loss(network, first, -same, targets(), value_coef=0, consistency_coef=1)
     assert agree.consistency.item() == pytest.approx(0.0, abs=1e-6)
     assert differ.consistency.item() == pytest.approx(2.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [1, 2, STEPS])
+def test_some_steps_stand_for_all(share: int) -> None:
+    """Whatever steps are compared, by chance, the losses and gradients are right on average."""
+    network = ResNet((2, 5, 5), ACTIONS, channels=4, head_width=8, decoded_planes=2)
+    first, following = torch.rand(BATCH, 2, 5, 5), torch.rand(STEPS, BATCH, 2, 5, 5)
+    mask = torch.randint(2, (BATCH, STEPS)).float()
+    wanted = targets(consistency_mask=mask, weights=torch.rand(BATCH))
+
+    def loss(steps: Tensor | None) -> Losses:
+        seen = following if steps is None else following[steps]
+        return muzero_loss(
+            network, first, seen.flatten(0, 1), wanted,
+            value_coef=1.0, consistency_coef=1.0, reconstruction_coef=1.0, compared_steps=steps,
+        )  # fmt: skip
+
+    subsets = [torch.tensor(steps) for steps in combinations(range(STEPS), share)]
+    drawn = [loss(steps) for steps in subsets]
+    whole = loss(None)
+    for name in Losses._fields[:-1]:
+        mean = torch.stack([getattr(losses, name) for losses in drawn]).mean().item()
+        assert mean == pytest.approx(getattr(whole, name).item(), rel=1e-5), name
+    mean_gradient = gradient(torch.stack([losses.total for losses in drawn]).mean(), network)
+    torch.testing.assert_close(mean_gradient, gradient(whole.total, network), rtol=1e-4, atol=1e-6)
+
+
+def gradient(loss: Tensor, network: nn.Module) -> Tensor:
+    parts = torch.autograd.grad(loss, list(network.parameters()))
+    return torch.cat([part.flatten() for part in parts])
 
 
 class Telling(Additive):

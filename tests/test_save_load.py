@@ -58,6 +58,7 @@ OTHER: dict[str, Any] = {
     "opening_actions": 2,
     "temperature": 0.5,
     "temperature_moves": 4,
+    "compared_steps": 2,
     "augment": False,
     "value_coef": 0.7,
     "consistency_coef": 0.3,
