@@ -26,6 +26,7 @@ from muzero_agent.checkpoints import (
 )
 from muzero_agent.hyperparams import OWN_FILE, load_hyperparams, make_env
 from muzero_agent.muzero import MuZero
+from muzero_agent.zoo.directory import TRAINED_BY
 
 CONFIG, CHECKPOINTS, LOGS, MODEL = "run.json", "checkpoints", "logs", "model"
 PREPROCESSING = ("frame_stack", "atari", "env_kwargs")  # arguments of `hyperparams.make_env`
@@ -228,14 +229,23 @@ def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
 
 
 def _take_over(model: MuZero, source: Path) -> None:
-    """Begin with the weights of a model directory."""
+    """Begin with the weights of a model directory.
+
+    Layers that play no part in playing may differ, and are fresh then: another loss may be added.
+    """
     known = zoo.load(source, device=model.device).policy.state_dict()
     own = model.policy.state_dict()
-    other = [name for name in own if name not in known or known[name].shape != own[name].shape]
-    if other or len(known) != len(own):
+    spare = tuple(layer for layers in TRAINED_BY.values() for layer in layers)
+    fresh = {
+        name
+        for name in own.keys() | known.keys()
+        if (own[name].shape if name in own else None)
+        != (known[name].shape if name in known else None)
+    }
+    other = sorted(name for name in fresh if not name.partition(".")[2].startswith(spare))
+    if other:
         raise ValueError(
             f"--start-from {source}: its networks have other shapes than this run's "
-            f"({(other or sorted(known.keys() - own.keys()))[0]}): give the settings that it was "
-            "made with, see its config.json"
+            f"({other[0]}): give the settings that it was made with, see its config.json"
         )
-    model.policy.load_state_dict(known)
+    model.policy.load_state_dict(own | {n: x for n, x in known.items() if n not in fresh})

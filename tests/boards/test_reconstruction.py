@@ -14,9 +14,11 @@ from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv as FrozenLake
 from gymnasium.wrappers import FlattenObservation
 from pettingzoo.classic import connect_four_v3, tictactoe_v3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from typer.testing import CliRunner
 
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.games import TicTacToe
+from muzero_agent.cli import app
 
 
 @pytest.mark.parametrize("policy", ["MlpPolicy", "CnnPolicy"])
@@ -72,6 +74,31 @@ def test_it_is_kept(tmp_path: Path) -> None:
     assert MuZero.load(tmp_path / "model").reconstruction_coef == 2.0
     assert MuZero.load(tmp_path / "model", reconstruction_coef=0.0).reconstruction_coef == 0.0
     assert zoo.load(tmp_path / "directory").reconstruction_coef == 2.0
+
+
+def test_a_run_may_add_it_to_a_model_that_told_other_planes(tmp_path: Path) -> None:
+    arch = {"channels": 4, "head_width": 8}
+    kwargs = {"net_arch": arch | {"decoded_planes": 1}}
+    source = zoo.save(
+        MuZero("CnnPolicy", connect_four_v3.env, reconstruction_coef=0.0, policy_kwargs=kwargs),
+        tmp_path / "source",
+    )
+    out = tmp_path / "run"
+    changes = [f"policy_kwargs={{net_arch: {arch | {'decoded_planes': 2}}}}".replace("'", "")]
+    changes += ["reconstruction_coef=10", "learning_starts=100"]  # no update
+    done = CliRunner().invoke(
+        app,
+        ["train", "connect_four", "--start-from", str(source), "--steps", "10", "--out", str(out)]
+        + ["--no-progress"]
+        + [part for change in changes for part in ("--set", change)],
+    )
+    assert done.exit_code == 0, done.output
+    before, after = (zoo.load(path).policy.network.state_dict() for path in (source, out / "model"))
+    assert before.keys() == after.keys()
+    differ = {name for name in before if not torch.equal(before[name], after[name])}
+    assert differ >= {"decoder.weight"}
+    assert all(name.startswith(("decoder.", "projector.", "predictor.")) for name in differ)
+    assert after["decoder.weight"].shape[0] == 2
 
 
 def test_normalised_observations_are_no_such() -> None:

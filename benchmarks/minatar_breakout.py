@@ -1,7 +1,7 @@
 """A small game of pixels: MuZero beside DQN on MinAtar's Breakout, at equal steps.
 
     pip install minatar            # licensed under the GPL, version 3
-    python benchmarks/minatar.py --algos MuZero DQN --seeds 0 1 --steps 100000
+    python benchmarks/minatar_breakout.py --algos MuZero DQN --seeds 0 1 --steps 100000
 
 Both see the board [10, 10, 4] and no more. MuZero is "CnnPolicy" with a small network, an update
 for every four steps, and else the constructor's defaults, not tuned. DQN has the network and the
@@ -29,6 +29,7 @@ from muzero_agent import MuZero
 from muzero_agent.bench.plan import Run
 from muzero_agent.bench.results import report, write_csv
 from muzero_agent.bench.worker import Result, Watch, machine, read_result, write_whole
+from muzero_agent.training import parse_changes
 
 ENV = "MinAtar/Breakout-v1"
 MOST_STEPS = 2_000  # of an episode that is looked at: good players go on for ever
@@ -36,6 +37,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MUZERO_ENVS = 4
 MUZERO_SETTINGS: dict[str, Any] = {
     "batch_size": 64,
+    "train_freq": 1,
+    "gradient_steps": 1,
+    "exploration_rate": 0.02,
     "learning_starts": 1_000,
     "num_simulations": 8,
     "reanalyse_ratio": 7,
@@ -72,10 +76,10 @@ class MinAtarCnn(BaseFeaturesExtractor):
         return features
 
 
-def build(run: Run) -> BaseAlgorithm:
+def build(run: Run, settings: dict[str, Any]) -> BaseAlgorithm:
     if run.algorithm == "MuZero":
         envs = make_vec_env(ENV, MUZERO_ENVS, seed=run.seed)
-        return MuZero("CnnPolicy", envs, seed=run.seed, **MUZERO_SETTINGS)
+        return MuZero("CnnPolicy", envs, seed=run.seed, **settings)
     kwargs = {"features_extractor_class": MinAtarCnn, "net_arch": []}
     # The paper's exploration falls over its first 100,000 of 5 million frames; here over a tenth.
     return DQN(
@@ -83,16 +87,16 @@ def build(run: Run) -> BaseAlgorithm:
         make_vec_env(ENV, 1, seed=run.seed),
         seed=run.seed,
         policy_kwargs=kwargs,
-        **DQN_SETTINGS,
+        **settings,
     )
 
 
-def measure(run: Run) -> Result:
+def measure(run: Run, settings: dict[str, Any]) -> Result:
     seed = 1_000_000 + 1_000 * run.seed
     # Inside of Monitor, which else would not notice the end of a long episode.
     envs = make_vec_env(ENV, 20, seed=seed, env_kwargs={"max_episode_steps": MOST_STEPS})
     watch = Watch(envs, run)
-    model = build(run)
+    model = build(run, settings)
     watch.start()
     model.learn(run.steps, callback=watch)
     watch.run = run.model_copy(update={"episodes": 100})
@@ -106,23 +110,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "minatar")
+    parser.add_argument("--set", nargs="*", default=[], help="KEY=VALUE, of MuZero")
     given = parser.parse_args()
     torch.set_num_threads(1)
     from minatar.gym import register_envs
 
     register_envs()
-    settings = {"MuZero": {"n_envs": MUZERO_ENVS} | MUZERO_SETTINGS, "DQN": DQN_SETTINGS}
+    settings = {"MuZero": MUZERO_SETTINGS | parse_changes(given.set), "DQN": DQN_SETTINGS}
     results = []
     for seed in given.seeds:
         for name in given.algos:
             run = Run(
                 env=ENV, algorithm=name, seed=seed, steps=given.steps, every=given.steps // 10,
                 episodes=20, threads=1, settings={k: str(v) for k, v in settings[name].items()},
-                defaults={},
+                defaults={"n_envs": str(MUZERO_ENVS if name == "MuZero" else 1)},
             )  # fmt: skip
             result = read_result(given.out / run.file)
             if result is None or result.run != run:
-                result = measure(run)
+                result = measure(run, settings[name])
                 write_whole(given.out / run.file, result.model_dump_json(indent=1) + "\n")
             final = result.final
             spread = 1.96 * np.std(final.returns) / np.sqrt(len(final.returns))
