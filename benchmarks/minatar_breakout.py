@@ -5,9 +5,9 @@
 
 Both see the board [10, 10, 4] and no more. MuZero is "CnnPolicy" with a small network, an update
 for every four steps, one compared step, and else the constructor's defaults: less exploration was
-tried on seed 10, and is worse. DQN has the network and the settings of MinAtar's paper (Young & Tian 2019,
-arXiv 1903.03176: 16 filters of 3x3, 128 units), in SB3. A run is looked at every tenth of its steps
-by 20 greedy episodes, and in the end by 100; finished runs are not repeated.
+tried on seed 10, and is worse. DQN has the network and the settings of MinAtar's paper (Young &
+Tian 2019, arXiv 1903.03176: 16 filters of 3x3, 128 units), in SB3. A run is looked at every tenth
+of its steps by 20 greedy episodes, and in the end by 100; finished runs are not repeated.
 """
 
 from __future__ import annotations
