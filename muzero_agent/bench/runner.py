@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +22,7 @@ from muzero_agent.bench.results import REPORT, report, write_csv
 from muzero_agent.bench.worker import Result, read_result, write_whole
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-# Python sees a signal between two instructions of the main thread alone. One that comes just before
+# Python sees a signal between two instructions of the main thread alone: one that comes just before
 # it begins to wait, or that the system gives to another thread, is seen when the wait is over.
 WAIT_SECONDS = 0.5
 
@@ -80,6 +82,7 @@ def run_all(
     known = len(plan) - len(todo)
     columns = ("{task.description}", BarColumn(), "{task.completed:.0f}{task.fields[note]}")
     with (
+        noted_interrupts() as interrupted,
         Progress(*columns, TimeElapsedColumn(), console=console, disable=not progress) as bars,
         ThreadPoolExecutor(jobs) as pool,
     ):
@@ -89,6 +92,8 @@ def run_all(
         try:
             pending = set(futures)
             while pending:
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
                 done, pending = wait(pending, WAIT_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     complaint = future.result()
@@ -103,6 +108,25 @@ def run_all(
             processes.end()
             raise
     return failures
+
+
+@contextmanager
+def noted_interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, and raises nothing where the main thread happens to be: Python drops
+    what is raised in a destructor or in a callback of a weak reference.
+
+    Where something else is done with Ctrl-C, or in another thread than the main one, it is not set.
+    """
+    event = threading.Event()
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    signal.signal(signal.SIGINT, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def read_results(plan: Sequence[Run], out: Path) -> list[Result]:
