@@ -483,3 +483,24 @@ def test_a_missing_extra_is_named(
 def test_atari_games_can_be_compared() -> None:
     (run,) = make_plan(envs=["ALE/Pong-v5"], algos=["MuZero"], seeds=[0], steps=100)
     assert run.settings["frame_stack"] == 4
+
+
+def test_an_interruption_is_noted_where_an_exception_would_get_lost() -> None:
+    """In a destructor, Python prints what is raised and goes on."""
+    script = """
+import signal
+from muzero_agent.bench.runner import noted_interrupts
+
+class Interrupting:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+with noted_interrupts() as interrupted:
+    Interrupting()
+    assert interrupted.is_set()
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
