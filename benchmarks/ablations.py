@@ -23,7 +23,8 @@ from rich.console import Console
 from muzero_agent.bench.plan import file_name, make_plan
 from muzero_agent.bench.results import NEVER, threshold, time_to
 from muzero_agent.bench.runner import read_results, run_all
-from muzero_agent.bench.worker import Result, machine
+from muzero_agent.bench.worker import Result
+from muzero_agent.machine import machine
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},

@@ -29,9 +29,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent import MuZero
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
-from muzero_agent.bench.worker import commit
 from muzero_agent.evaluation import table
 from muzero_agent.hyperparams import load_hyperparams
+from muzero_agent.machine import commit
 from muzero_agent.matches import play_match
 from muzero_agent.players import ModelPlayer
 

@@ -24,8 +24,8 @@ from pettingzoo.classic import connect_four_v3
 from muzero_agent import zoo
 from muzero_agent.adapters.envs.games import ConnectFour
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
-from muzero_agent.bench.worker import commit
 from muzero_agent.evaluation import evaluate_game, table
+from muzero_agent.machine import commit
 from muzero_agent.players import ModelPlayer, Position
 
 RULES = ConnectFour()

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from muzero_agent.adapters.engines.chess_game import ChessGame, chess_mind
-from muzero_agent.bench.worker import commit
+from muzero_agent.machine import commit
 from muzero_agent.zoo.bundled import find_model
 
 PROGRAM = [sys.executable, "-m", "muzero_agent.adapters.engines.uci", "--model"]

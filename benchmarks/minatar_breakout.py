@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from muzero_agent import MuZero
 from muzero_agent.bench.plan import Run
 from muzero_agent.bench.results import report, write_csv
-from muzero_agent.bench.worker import Result, Watch, machine, read_result, write_whole
+from muzero_agent.bench.worker import Result, Watch, read_result, write_whole
+from muzero_agent.machine import machine
 from muzero_agent.training import parse_changes
 
 ENV = "MinAtar/Breakout-v1"

@@ -21,8 +21,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from muzero_agent import MuZero
-from muzero_agent.bench.worker import commit
 from muzero_agent.hyperparams import load_hyperparams
+from muzero_agent.machine import commit
 
 
 class Clock(BaseCallback):

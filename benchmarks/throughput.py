@@ -23,8 +23,8 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from muzero_agent.bench import agents
 from muzero_agent.bench.plan import make_plan
-from muzero_agent.bench.worker import machine
 from muzero_agent.hyperparams import load_hyperparams
+from muzero_agent.machine import machine
 from muzero_agent.muzero import MuZero
 
 PONG = "PongNoFrameskip-v4"

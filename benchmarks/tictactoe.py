@@ -27,8 +27,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.games import TicTacToe, TicTacToeState
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
-from muzero_agent.bench.worker import commit
 from muzero_agent.hyperparams import load_hyperparams
+from muzero_agent.machine import commit
 from muzero_agent.players import ModelPlayer, Position
 
 OUTCOMES = ("lost", "drawn", "won")

@@ -22,12 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from muzero_agent.muzero import MuZero
+MODEL_HELP = (
+    "model of the package, model directory, org/repo@COMMIT on the hub, or a .zip of MuZero.save"
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -135,7 +136,7 @@ def train(
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(help="model directory, a model of the package, or a .zip of MuZero.save"),
+        typer.Argument(help=MODEL_HELP),
     ],
     env: Annotated[
         str | None, typer.Option(help="id of the environment; default: what it was trained on")
@@ -173,6 +174,7 @@ def evaluate(
         import torch
         from stable_baselines3.common.evaluation import evaluate_policy
 
+        from muzero_agent import zoo
         from muzero_agent.adapters.envs.names import find_game
         from muzero_agent.evaluation import evaluate_game, table
         from muzero_agent.hyperparams import make_env
@@ -183,8 +185,8 @@ def evaluate(
             raise ValueError(f"--episodes {episodes}: give at least 1")
         torch.set_num_threads(threads)
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
-        path = _path(model)
-        agent = _load(path, trust, changes)
+        path = _path(model, trust)
+        agent = zoo.load(path, trust=trust, **changes)
         if env is None:
             env = env_of(path)
         if (game := find_game(env)) is not None:
@@ -239,7 +241,7 @@ def play(
     game: Annotated[str, typer.Argument(help="as in train: connect_four, ...")],
     model: Annotated[
         str,
-        typer.Argument(help="model directory, a model of the package, or a .zip of MuZero.save"),
+        typer.Argument(help=MODEL_HELP),
     ],
     second: Annotated[bool, typer.Option(help="it moves first")] = False,
     tell: Annotated[bool, typer.Option(help="tell the search's opinion at each move")] = False,
@@ -252,15 +254,15 @@ def play(
     """Play a game against a model in the terminal."""
     with _said_plainly():
         from muzero_agent import play as terminal
+        from muzero_agent import zoo
         from muzero_agent.adapters.envs.names import GAMES, find_game
         from muzero_agent.adapters.envs.pettingzoo import as_game
 
         make_env = find_game(game)
         if make_env is None:
             raise ValueError(f"{game} is no game: give {', '.join(GAMES)}, or an import path")
-        agent = _load(
-            _path(model), trust, {} if simulations is None else {"num_simulations": simulations}
-        )
+        changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
+        agent = zoo.load(_path(model, trust), trust=trust, **changes)
         env = as_game(make_env())
         if env.observation_space != agent.observation_space:
             raise ValueError(f"{model} was not trained on {game}: what it observes is different")
@@ -348,31 +350,15 @@ def _numbers(text: str) -> list[int]:
         raise ValueError(f"--seeds {text}: give whole numbers, as in 0,1,2") from None
 
 
-def _path(model: str) -> Path:
-    """Where a model is that was named: one of the package's, or a path."""
-    from muzero_agent.zoo.bundled import bundled, find_model
-
-    return find_model(model) if model in bundled() else Path(model)
-
-
-def _load(path: Path, trust: bool, changes: dict[str, Any]) -> MuZero:
-    """A model directory; a zip only if its author is trusted."""
-    from muzero_agent import zoo
-    from muzero_agent.muzero import MuZero
+def _path(model: str, trust: bool) -> Path:
+    """The directory of a model, or a zip if its author is trusted."""
     from muzero_agent.zoo.bundled import bundled
+    from muzero_agent.zoo.sources import open_model
 
-    if path.is_dir():
-        return zoo.load(path, **changes)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist; models of the package are {', '.join(bundled())}"
-        )
-    if not trust:
-        raise ValueError(
-            f"{path} is no model directory; a .zip of MuZero.save holds pickles, which can run its "
-            "author's code: give --trust if you trust them"
-        )
-    return MuZero.load(path, **changes)
+    path = Path(model).expanduser()
+    if trust and path.is_file() and model not in bundled():
+        return path
+    return open_model(model).directory
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -25,10 +27,15 @@ from muzero_agent.checkpoints import (
     sync,
 )
 from muzero_agent.hyperparams import OWN_FILE, load_hyperparams, make_env
+from muzero_agent.machine import LIBRARIES, machine, versions
 from muzero_agent.muzero import MuZero
 from muzero_agent.zoo.directory import TRAINED_BY
 
 CONFIG, CHECKPOINTS, LOGS, MODEL = "run.json", "checkpoints", "logs", "model"
+OF_ENVIRONMENTS = {  # libraries, and the modules by which they are known to be in use
+    "ale-py": "ale_py", "box2d": "Box2D", "chess": "chess", "minatar": "minatar",
+    "pettingzoo": "pettingzoo",
+}  # fmt: skip
 PREPROCESSING = ("frame_stack", "atari", "env_kwargs")  # arguments of `hyperparams.make_env`
 
 
@@ -47,6 +54,7 @@ class _Config(BaseModel):
     set: list[str]
     hyperparams: str | None
     start_from: str | None = None
+    machine: dict[str, str] = {}
     command: str
 
 
@@ -71,7 +79,8 @@ def new_run(
         "set": settings,
         "hyperparams": None if settings_file is None else str(settings_file.resolve()),
         "start_from": None if start_from is None else str(start_from.resolve()),
-        "command": " ".join(sys.argv),
+        "machine": machine(),
+        "command": _command(),
     }
 
 
@@ -112,7 +121,7 @@ def env_of(model: Path) -> str:
     """The environment's id, from the model's card or from the run that it lies in."""
     config = model.parent / CONFIG
     if (model / "card.json").exists():
-        env = zoo.read_card(model).env
+        env = zoo.card(model).env
     elif config.exists():
         env = str(_read(config)["env"])
     else:
@@ -204,10 +213,54 @@ def train(
     if interrupted:
         say(f"Interrupted at {model.num_timesteps:,} steps; --resume goes on from there")
         return False
-    zoo.save(model, out / MODEL)
     model.logger.close()
+    zoo.save(model, out / MODEL, make_card(run, model.num_timesteps, _seconds(out / LOGS)))
     say(f"Done: {out / MODEL}. See how it plays: muzero-agent eval {out / MODEL}")
     return True
+
+
+def make_card(run: dict[str, Any], steps: int, seconds: float) -> zoo.Card:
+    """Where a model comes from; how good it is has not been measured.
+
+    :param run: what run.json holds
+    :param seconds: by the clock
+    """
+    facts = run["machine"]
+    cores = f", {facts['cores']} cores, {facts['system']}" if facts else ""
+    known = {name: facts[name] for name in LIBRARIES if facts.get(name)}
+    known |= versions([name for name, module in OF_ENVIRONMENTS.items() if module in sys.modules])
+    return zoo.Card(
+        name=f"muzero-{run['env'].rpartition('/')[2]}",
+        env=run["env"],
+        env_kwargs=run["env_kwargs"],
+        wrappers=["AtariWrapper"] * run["atari"]
+        + [f"VecFrameStack({run['frame_stack']})"] * (run["frame_stack"] > 1),
+        training_steps=steps,
+        training_seconds=seconds,
+        seed=run["seed"],
+        command=run["command"],
+        commit=facts.get("commit") or None,
+        hardware=f"{facts['processor']}{cores}" if facts else None,
+        versions=known,
+        evaluations=[],
+    )
+
+
+def _command() -> str:
+    """As it was typed."""
+    program = Path(sys.argv[0])
+    name = "python -m muzero_agent" if program.name == "__main__.py" else program.name
+    return f"{name} {shlex.join(sys.argv[1:])}"
+
+
+def _seconds(logs: Path) -> float:
+    """Of learning, by the clock, over all parts of a run; what was lost by a crash counts."""
+    total = 0.0
+    for path in logs.glob("*/progress.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            times = [row.get("time/time_elapsed") for row in csv.DictReader(file)]
+        total += max((float(time) for time in times if time), default=0.0)
+    return total
 
 
 def _new_directory(path: Path) -> Path:

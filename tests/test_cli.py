@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from muzero_agent import zoo
 from muzero_agent.cli import app
 
 SMALL = ["--set", "num_simulations=2", "--set", "batch_size=8", "--set", "learning_starts=20"]
@@ -37,9 +38,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_leaves_a_model_and_logs(trained: Path) -> None:
     assert sorted(path.name for path in (trained / "model").iterdir()) == [
+        "README.md",
+        "card.json",
         "config.json",
+        "manifest.json",
         "model.safetensors",
     ]
+    card = zoo.card(trained / "model")
+    assert (card.env, card.seed, card.evaluations) == ("CartPole-v1", 0, [])
+    assert card.training_steps >= 120
+    assert 0 < card.training_seconds < 120
+    assert card.command == json.loads((trained / "run.json").read_text())["command"]
+    assert card.hardware
+    assert card.versions["torch"]
     config = json.loads((trained / "model" / "config.json").read_text())
     assert config["arguments"]["num_simulations"] == 2
     assert config["num_timesteps"] >= 120
@@ -200,16 +211,21 @@ def test_no_module_is_imported_because_a_model_names_it(
     (tmp_path / "sprung_by_name.py").write_text("raise RuntimeError('this was run')")
     monkeypatch.syspath_prepend(tmp_path)
     model = tmp_path / "model"
-    shutil.copytree(trained / "model", model)
     env = "sprung_by_name:CartPole-v1"
-    card = {"name": "x", "env": env, "training_steps": 0, "training_seconds": 0.0, "seed": None}
+    card: dict[str, Any] = {
+        "name": "x",
+        "env": env,
+        "training_steps": 0,
+        "training_seconds": 0.0,
+        "seed": None,
+    }
     card |= {"command": "", "versions": {}, "evaluations": []}
     config = json.loads((trained / "run.json").read_text()) | {"env": env}
-    path, says = {
-        "card": (model / "card.json", card),
-        "run": (tmp_path / "run.json", config),
-    }[where]
-    path.write_text(json.dumps(says))
+    if where == "card":
+        zoo.export(trained / "model", model, card=zoo.Card(**card))
+    else:
+        zoo.save(zoo.load(trained / "model"), model)  # without a card
+        (tmp_path / "run.json").write_text(json.dumps(config))
     done = run("eval", model, "--episodes", "1")
     assert done.exit_code == 2
     assert "this was run" not in done.output

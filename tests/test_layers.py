@@ -37,6 +37,7 @@ TABLE = [
     Row(2, ("turns",), (*GYM, "stable_baselines3")),
     Row(1, ("augmentation",), ("numpy",)),
     Row(0, ("outline",), ("torch",)),
+    Row(0, ("machine",), ()),
     Row(1, ("categorical", "networks", "resnet"), ("numpy", "torch")),
     Row(1, ("adapters.envs",), GYM, only=("types",)),
     Row(

@@ -1,6 +1,9 @@
 """Pretrained models: their cards, and a loader that never runs anybody's code.
 
     from muzero_agent import zoo
+    zoo.available()                                          # what comes with the package
+    model = zoo.load("connect_four")
+    model = zoo.load("org/repo", revision="<commit>")        # from the Hugging Face Hub
     zoo.save(model, "my-model", card=zoo.Card(...))
     model = zoo.load("my-model")
 
@@ -14,17 +17,60 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from muzero_agent.zoo.cards import Card, Evaluation
-    from muzero_agent.zoo.directory import load, read_card, save
+    from muzero_agent.zoo.directory import save
+    from muzero_agent.zoo.errors import (
+        DamagedModelError,
+        HubError,
+        ModelError,
+        ModelNotFoundError,
+        UnsupportedModelError,
+        UntrustedModelError,
+    )
+    from muzero_agent.zoo.loader import (
+        Checked,
+        Entry,
+        available,
+        card,
+        export,
+        load,
+        push,
+        verify,
+    )
 
-__all__ = ["Card", "Evaluation", "load", "read_card", "save"]
+__all__ = [
+    "Card",
+    "Checked",
+    "DamagedModelError",
+    "Entry",
+    "Evaluation",
+    "HubError",
+    "ModelError",
+    "ModelNotFoundError",
+    "UnsupportedModelError",
+    "UntrustedModelError",
+    "available",
+    "card",
+    "export",
+    "load",
+    "push",
+    "save",
+    "verify",
+]
 
-_HOME = {
-    "Card": "muzero_agent.zoo.cards",
-    "Evaluation": "muzero_agent.zoo.cards",
-    "load": "muzero_agent.zoo.directory",
-    "read_card": "muzero_agent.zoo.directory",
-    "save": "muzero_agent.zoo.directory",
+_NAMES = {
+    "cards": ["Card", "Evaluation"],
+    "directory": ["save"],
+    "errors": [
+        "DamagedModelError",
+        "HubError",
+        "ModelError",
+        "ModelNotFoundError",
+        "UnsupportedModelError",
+        "UntrustedModelError",
+    ],
+    "loader": ["Checked", "Entry", "available", "card", "export", "load", "push", "verify"],
 }
+_HOME = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

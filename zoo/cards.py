@@ -7,14 +7,14 @@ fields are errors, and names of classes are looked up in short lists.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FORMAT_VERSION: Literal[1] = 1
-
+FORMAT_VERSION: Literal[2] = 2
+"""Of what is written; all versions up to it are read."""
 
 MOST_ENTRIES = 10_000_000
 """Of one observation."""
@@ -156,6 +156,24 @@ def _array(bound: Bound, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.nda
 
 # -- the files -------------------------------------------------------------------------------------
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Literal["model.safetensors", "config.json", "card.json", "README.md"]
+
+
+class FileEntry(_Strict):
+    """A file's hash and its size in bytes."""
+
+    sha256: Digest
+    size: Annotated[int, Field(ge=0, le=2 << 30)]
+
+
+class Manifest(_Strict):
+    """manifest.json: what the other files are. Other names than the known ones are an error."""
+
+    format_version: Literal[2]
+    files: dict[FileName, FileEntry]
+
+
 Integer = Annotated[int, Field(ge=-1, le=10**9)]
 Scalar = bool | Integer | float | str | None
 Width = Annotated[int, Field(ge=1, le=10**6)]
@@ -168,9 +186,10 @@ class Config(_Strict):
 
     :param arguments: of `MuZero`, by name
     :param policy_kwargs: of `MuZeroPolicy`; classes by name
+    :param sha256: of model.safetensors, in version 1, which has no manifest
     """
 
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
     algorithm: Literal["MuZero"]
     policy: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"]
     arguments: dict[str, Setting]
@@ -178,8 +197,14 @@ class Config(_Strict):
     observation_space: SpaceSpec
     action_space: SpaceSpec
     num_timesteps: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of model.safetensors
+    sha256: Digest | None = None
     dtype: Literal["float32", "float16"]
+
+    @model_validator(mode="after")
+    def _hash_in_version_1(self) -> Self:
+        if (self.sha256 is None) != (self.format_version > 1):
+            raise ValueError("version 1 has `sha256`, and version 2 a manifest in its place")
+        return self
 
 
 class Evaluation(_Strict):
@@ -188,16 +213,28 @@ class Evaluation(_Strict):
     :param metric: what was measured, such as "mean return"
     :param mean: over the episodes
     :param std: standard deviation over the episodes
+    :param interval: of the mean, 95%; None: of as many independent episodes
+    :param seed: of environments or games; a model's own seed does not matter
     :param opponent: in games of two players
+    :param by_rules: whether the search looked ahead by the true rules, not in the learned model
     """
 
     metric: str
     mean: float
     std: Annotated[float, Field(ge=0)]
+    interval: tuple[float, float] | None = None
     episodes: Annotated[int, Field(ge=1)]
     seed: int
     num_simulations: Annotated[int, Field(ge=1)]
     opponent: str | None = None
+    by_rules: bool = False
+
+    def bounds(self) -> tuple[float, float]:
+        """The 95% interval of the mean."""
+        if self.interval is not None:
+            return self.interval
+        half = 1.96 * self.std / math.sqrt(self.episodes)
+        return self.mean - half, self.mean + half
 
 
 class Card(_Strict):

@@ -1,29 +1,24 @@
 """A model as a directory that is safe to share: weights, settings and a card, and no pickle.
 
-    model.safetensors   the weights of the network that searches, and the error of its values
-    config.json         constructor arguments, spaces, and the hash of the weights
-    card.json           where it comes from, and how good it is (optional)
-
-Reading one runs nobody's code: the weights are plain tensors, the JSON files have strict schemas,
-and classes are chosen from short lists by name. Optimizer state and replay are not in it: to
-continue a training run exactly, there is `MuZero.save`.
+What files there are, `files` tells. Reading them runs nobody's code: the weights are plain tensors,
+the JSON files have strict schemas, and classes are chosen from short lists by name. Optimizer state
+and replay are not among them: to continue a training run exactly, there is `MuZero.save`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -37,10 +32,21 @@ from muzero_agent.muzero import MuZero
 from muzero_agent.outline import outlining
 from muzero_agent.policies import MuZeroPolicy
 from muzero_agent.zoo.cards import FORMAT_VERSION, Card, Config, build_space, describe_space
+from muzero_agent.zoo.errors import DamagedModelError, UnsupportedModelError
+from muzero_agent.zoo.files import (
+    CARD,
+    CONFIG,
+    MANIFEST,
+    MOST_BYTES,
+    README,
+    WEIGHTS,
+    ModelFiles,
+    describe,
+    make_manifest,
+    to_json,
+)
+from muzero_agent.zoo.readme import readme
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
-MOST_BYTES = {WEIGHTS: 2 << 30, CONFIG: 1 << 20, CARD: 1 << 20}
-"""More is not read."""
 TRAINED_BY = {
     "consistency_coef": ("projector.", "predictor."),
     "reconstruction_coef": ("decoder.",),
@@ -71,8 +77,6 @@ _LEFT_OUT |= {"torch_compile"}  # what a machine can is its own affair
 _LEFT_OUT |= {"_init_setup_model", "stats_window_size", "seed"}
 _LEFT_OUT_OF_POLICY = {"optimizer_class", "optimizer_kwargs"}
 
-_File = TypeVar("_File", bound=BaseModel)
-
 
 def save(
     model: MuZero, directory: str | Path, card: Card | None = None, dtype: str = "float32"
@@ -91,13 +95,10 @@ def save(
     :raises FileExistsError: if something else stands there
     """
     directory = Path(directory).resolve()  # what a link points to, not the link
-    if directory.exists() and not _may_be_replaced(directory):
-        raise FileExistsError(f"{directory} is not a model directory: give a new or an empty one")
     if type(model) is not MuZero:
         raise ValueError(f"{type(model).__name__} would be loaded as MuZero: use `MuZero.save`")
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype={dtype!r}: choose 'float32' or 'float16'")
-    weights = save_tensors(_weights(model, getattr(torch, dtype)))
     config = Config(
         format_version=FORMAT_VERSION,
         algorithm="MuZero",
@@ -107,13 +108,33 @@ def save(
         observation_space=describe_space(model.observation_space),
         action_space=describe_space(model.action_space),
         num_timesteps=model.num_timesteps,
-        sha256=hashlib.sha256(weights).hexdigest(),
         dtype=dtype,  # type: ignore[arg-type]
     )
-    files = {WEIGHTS: weights, CONFIG: _json(config)}
-    if card is not None:
-        files[CARD] = _json(card)
+    weights = save_tensors(_weights(model, getattr(torch, dtype)))
+    write({WEIGHTS: weights, CONFIG: to_json(config)}, directory, card, partial(_check, model))
+    return directory
 
+
+def write(
+    files: dict[str, bytes],
+    directory: Path,
+    card: Card | None,
+    check: Callable[[Path], None] = lambda directory: None,
+) -> None:
+    """Put files into place as a model directory, all of them or none.
+
+    :param files: weights and configuration, by name
+    :param card: from which the others are made
+    :param check: of the directory beside, before it is moved; an error keeps what was there
+    :raises FileExistsError: if something else stands there
+    """
+    if directory.exists() and not _may_be_replaced(directory):
+        raise FileExistsError(f"{directory} is not a model directory: give a new or an empty one")
+    files = dict(files)
+    if card is not None:
+        files[CARD] = to_json(card)
+        files[README] = readme(card, sum(map(len, files.values()))).encode()
+    files[MANIFEST] = to_json(make_manifest(files))
     directory.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     fresh, old = beside / "new", beside / "old"
@@ -124,7 +145,7 @@ def save(
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        _check(model, fresh)
+        check(fresh)
         if directory.exists():
             directory.rename(old)
         try:
@@ -136,35 +157,32 @@ def save(
     finally:
         if directory.exists() or not old.exists():  # else the old model lies there and nowhere else
             shutil.rmtree(beside, ignore_errors=True)
-    return directory
 
 
-def load(
-    directory: str | Path,
+def load_files(
+    files: ModelFiles,
     env: GymEnv | str | None = None,
     device: torch.device | str = "auto",
     **overrides: Any,
 ) -> MuZero:
-    """Read a model that `save` wrote; no code in it is run, whoever wrote it.
+    """Build a model from its files; no code in them is run, whoever wrote them.
 
     :param env: to learn on in; to play, none is needed
-    :param overrides: arguments of `MuZero` that take the place of those saved, for instance
-        `num_simulations=200`
-    :raises FileNotFoundError: if there is no such directory, or a file is missing
-    :raises ValueError: if a file is damaged, of another format or another version
+    :param overrides: arguments of `MuZero` that take the place of those saved
+    :raises ModelNotFoundError: if a file is missing
+    :raises ModelError: if a file is damaged, of another format or another version
     """
-    directory = Path(directory)
-    config = _parse(Config, directory / CONFIG)
-    content = _read(directory / WEIGHTS)
-    if hashlib.sha256(content).hexdigest() != config.sha256:
-        raise ValueError(
-            f"{directory / WEIGHTS} is not the file that {CONFIG} describes: its hash differs; it "
+    config = read_config(files)
+    content = files.read(WEIGHTS)
+    if config.sha256 is not None and describe(content).sha256 != config.sha256:
+        raise DamagedModelError(
+            f"{files.path(WEIGHTS)} is not the file that {CONFIG} describes: its hash differs; it "
             "is damaged or incomplete, so fetch it again"
         )
     try:
         tensors = load_tensors(content)
     except SafetensorError as error:
-        raise ValueError(f"{directory / WEIGHTS} is no safetensors file: {error}") from error
+        raise DamagedModelError(f"{files.path(WEIGHTS)} is no safetensors file: {error}") from error
     if env is not None:
         env = MuZero._wrap_env(maybe_make_env(env, verbose=0), verbose=0)
     n_envs = 1 if env is None else env.num_envs
@@ -178,19 +196,21 @@ def load(
         if found == expected:
             model._setup_model()
     except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
-        raise ValueError(f"{directory / CONFIG}: no model can be built from it: {error}") from error
+        raise DamagedModelError(
+            f"{files.path(CONFIG)}: no model can be built from it: {error}"
+        ) from error
     if found != expected:
-        raise ValueError(
-            f"{directory / WEIGHTS} does not hold the weights of the network that {CONFIG} "
+        raise DamagedModelError(
+            f"{files.path(WEIGHTS)} does not hold the weights of the network that {CONFIG} "
             "describes: the two belong to different models"
         )
     policy = model.policy
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     value_error = tensors.pop(VALUE_ERROR)
     if not 0 <= float(value_error) < math.inf:
-        raise ValueError(f"{directory / WEIGHTS}: {VALUE_ERROR} is {float(value_error)}")
+        raise DamagedModelError(f"{files.path(WEIGHTS)}: {VALUE_ERROR} is {float(value_error)}")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise ValueError(f"{directory / WEIGHTS} holds weights that are not finite")
+        raise DamagedModelError(f"{files.path(WEIGHTS)} holds weights that are not finite")
     weights = policy.network.state_dict() | tensors
     policy.network.load_state_dict(weights)
     policy.target_network.load_state_dict(weights)
@@ -201,13 +221,18 @@ def load(
     return model
 
 
-def read_card(directory: str | Path) -> Card:
-    """The card of a model directory.
+def read_config(files: ModelFiles) -> Config:
+    """What the model is built of.
 
-    :raises FileNotFoundError: if it has none
-    :raises ValueError: if it does not keep to the schema
+    :raises ModelError: also where the configuration and the manifest are of different versions
     """
-    return _parse(Card, Path(directory) / CARD)
+    config = files.parse(Config, CONFIG)
+    if (files.manifest is None) != (config.format_version == 1):
+        raise UnsupportedModelError(
+            f"{files.path(CONFIG)} has format version {config.format_version}, which "
+            f"{'has no' if files.manifest else 'needs a'} {MANIFEST}: fetch the model again"
+        )
+    return config
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -241,7 +266,7 @@ def _may_be_replaced(directory: Path) -> bool:
     if not names:
         return True
     try:
-        return names <= MOST_BYTES.keys() and bool(_parse(Config, directory / CONFIG))
+        return names <= MOST_BYTES.keys() and bool(read_config(ModelFiles(directory)))
     except (OSError, ValueError):
         return False
 
@@ -249,13 +274,11 @@ def _may_be_replaced(directory: Path) -> bool:
 def _check(model: MuZero, directory: Path) -> None:
     """What cannot be read again as it was is not put into place."""
     with torch.random.fork_rng(devices=[]):  # building networks draws from the global generator
-        loaded = load(directory, device="cpu")
+        loaded = load_files(ModelFiles(directory), device="cpu")
     for name in ("observation_space", "action_space"):
         before, after = getattr(model, name), getattr(loaded, name)
         if before != after or before.dtype != after.dtype:
             raise ValueError(f"a model directory cannot describe the {name} {before}")
-    if (directory / CARD).exists():
-        read_card(directory)
 
 
 def _alias(model: MuZero) -> str:
@@ -320,42 +343,7 @@ def _listed(value: Any) -> Any:
     return [_listed(part) for part in value] if isinstance(value, list | tuple) else _plain(value)
 
 
-def _json(content: BaseModel) -> bytes:
-    return (content.model_dump_json(indent=2) + "\n").encode()
-
-
 # -- reading ---------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path.parent} has no {path.name}: give a directory that `zoo.save` wrote"
-        )
-    most = MOST_BYTES[path.name]
-    with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"{path} is larger than {most:,} bytes")
-    return content
-
-
-def _parse(schema: type[_File], path: Path) -> _File:
-    content = _read(path)
-    try:
-        version = json.loads(content).get("format_version", FORMAT_VERSION)
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format version {version}, and this release reads {FORMAT_VERSION}: "
-                "install a newer release of muzero-agent"
-            )
-        return schema.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path}: {where}: {first['msg']}") from error
-    except (UnicodeDecodeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON object: {error}") from error
 
 
 def _outline(

@@ -10,12 +10,9 @@ holds the other end is gone.
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 import sys
 import threading
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -29,10 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from muzero_agent.bench import agents
 from muzero_agent.bench.plan import Run, Strict
-
-LIBRARIES = (
-    "muzero-agent", "torch", "numpy", "numba", "gymnasium", "stable-baselines3", "sb3-contrib",
-)  # fmt: skip
+from muzero_agent.machine import machine
 
 
 class Evaluation(Strict):
@@ -143,50 +137,6 @@ def write_whole(path: Path, content: str | bytes) -> None:
     fresh = path.with_name(f".{path.name}.tmp")
     fresh.write_bytes(content.encode() if isinstance(content, str) else content)
     fresh.replace(path)
-
-
-def machine() -> dict[str, str]:
-    """Hardware, versions and commit."""
-    facts = {
-        "commit": commit(),
-        "processor": processor(),
-        "cores": str(os.cpu_count()),
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
-    for library in LIBRARIES:
-        try:
-            facts[library] = version(library)
-        except PackageNotFoundError:
-            facts[library] = ""
-    return facts
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The commit of a clone, with a mark if something is not committed; "" if installed."""
-    here = Path(__file__)
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False
-            )
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", here.name) is None:  # perhaps somebody else's repository
-        return ""
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return (git("rev-parse", "--short", "HEAD") or "") + "-dirty" * bool(changed)
 
 
 def _end_with_lifeline() -> None:

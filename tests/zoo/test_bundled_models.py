@@ -18,7 +18,7 @@ def test_there_are_models() -> None:
 
 @pytest.mark.parametrize("directory", MODELS, ids=lambda path: path.name)
 def test_a_bundled_model(directory: Path) -> None:
-    model, card = zoo.load(directory), zoo.read_card(directory)
+    model, card = zoo.load(directory), zoo.card(directory)
     assert card.env == directory.name
     assert card.evaluations
     assert card.command.startswith(("muzero-agent train", "python examples/"))

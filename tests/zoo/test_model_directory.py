@@ -28,6 +28,8 @@ from muzero_agent.networks import RunningNorm
 from muzero_agent.policies import MlpPolicy
 from muzero_agent.zoo.cards import build_space, describe_space
 
+from .files import rewrite, seal
+
 FLAT = spaces.Box(np.array([-1, -np.inf], np.float32), np.array([1, np.inf], np.float32))
 BOARD = spaces.Box(0, 1, (2, 3, 3), np.float32)
 
@@ -139,8 +141,15 @@ def test_what_is_loaded_thinks_like_what_was_saved(case: str, tmp_path: Path) ->
 
 
 def test_a_directory_holds_tensors_and_json_alone(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
-    json.loads((saved / "config.json").read_text())
+    names = ["config.json", "manifest.json", "model.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == names
+    config = json.loads((saved / "config.json").read_text())
+    assert config["format_version"] == 2
+    manifest = json.loads((saved / "manifest.json").read_text())
+    assert manifest["files"].keys() == {"config.json", "model.safetensors"}
+    for name, entry in manifest["files"].items():
+        content = (saved / name).read_bytes()
+        assert entry == {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     content = (saved / "model.safetensors").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert set(header) - {"__metadata__"}
@@ -213,20 +222,14 @@ def test_cards(model: MuZero, tmp_path: Path) -> None:
         ],
     )
     directory = zoo.save(model, tmp_path / "model", card)
-    assert zoo.read_card(directory) == card
+    assert zoo.card(directory) == card
     zoo.load(directory)
     zoo.save(model, directory)  # the new model's card is not the old one's
     with pytest.raises(FileNotFoundError, match=r"has no card\.json"):
-        zoo.read_card(directory)
+        zoo.card(directory)
 
 
 # -- what comes from somebody else -----------------------------------------------------------------
-
-
-def rewrite(path: Path, change: Any) -> None:
-    config = json.loads(path.read_text())
-    change(config)
-    path.write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +238,10 @@ def rewrite(path: Path, change: Any) -> None:
         (lambda c: c.update(extra=1), "extra"),
         (lambda c: c.pop("policy"), "policy"),
         (lambda c: c.update(policy="os.system"), "policy"),
-        (lambda c: c.update(format_version=2), "install a newer release"),
+        (lambda c: c.update(format_version=3), "install a newer release"),
+        (lambda c: c.update(format_version=1), "version 1 has `sha256`"),
+        (lambda c: c.update(format_version=1, sha256="0" * 64), "which has no manifest"),
+        (lambda c: c.update(format_version="2"), "install a newer release"),
         (lambda c: c["arguments"].update(exec="1"), r"knows no \['exec'\]"),
         (lambda c: c["arguments"].update(tensorboard_log="/tmp"), "tensorboard_log"),
         (lambda c: c["arguments"].update(device="meta"), "device"),
@@ -271,7 +277,7 @@ def rewrite(path: Path, change: Any) -> None:
         (lambda c: c["action_space"].update(n=1 << 40), "action_space"),
         (lambda c: c["action_space"].update(n=100_000), "action space"),
         (lambda c: c["policy_kwargs"].update(net_arch=[1 << 18, 1 << 18]), "different models"),
-        (lambda c: c.update(sha256="0" * 64), "hash"),
+        (lambda c: c.update(sha256="0" * 64), "a manifest in its place"),
         (lambda c: c.update(sha256="../../etc/passwd"), "sha256"),
     ],
 )
@@ -284,6 +290,7 @@ def test_a_config_that_is_wrong_is_refused(saved: Path, change: Any, complaint: 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b"null"])
 def test_what_is_no_json_is_refused(saved: Path, content: bytes) -> None:
     (saved / "config.json").write_bytes(content)
+    seal(saved)
     with pytest.raises(ValueError, match=r"config\.json"):
         zoo.load(saved)
 
@@ -293,18 +300,19 @@ def test_weights_that_are_damaged_are_refused(saved: Path) -> None:
     sound = weights.read_bytes()
     for content in (sound[:-1], sound[:100], b"", sound[:-1] + bytes([sound[-1] ^ 1])):
         weights.write_bytes(content)
-        with pytest.raises(ValueError, match="its hash differs"):
+        with pytest.raises(zoo.DamagedModelError, match="damaged or incomplete"):
             zoo.load(saved)
     weights.write_bytes(b"PK" + sound)
-    digest = hashlib.sha256(b"PK" + sound).hexdigest()
-    rewrite(saved / "config.json", lambda c: c.update(sha256=digest))
+    seal(saved)
     with pytest.raises(ValueError, match="no safetensors file"):
         zoo.load(saved)
 
 
 def test_what_is_missing_is_named(tmp_path: Path, saved: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+    with pytest.raises(zoo.ModelNotFoundError, match=r"nowhere' does not exist"):
         zoo.load(tmp_path / "nowhere")
+    with pytest.raises(zoo.ModelNotFoundError, match=r"has no config\.json"):
+        zoo.load(tmp_path)
     (saved / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors"):
         zoo.load(saved)
@@ -398,8 +406,7 @@ def test_the_values_error_has_to_be_one(saved: Path, value: Any) -> None:
     if value is not None:
         tensors["value_error"] = torch.tensor(value)
     save_file(tensors, weights)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    rewrite(saved / "config.json", lambda c: c.update(sha256=digest))
+    seal(saved)
     with pytest.raises(ValueError, match=r"value_error|different models"):
         zoo.load(saved)
 

@@ -1,0 +1,208 @@
+"""Models on the Hugging Face Hub, by `huggingface_hub`: its cache, locks, progress bar and login.
+
+What is asked for is a commit, so that a model is the same tomorrow. Only the files of a model
+directory are fetched, none before its size is known; the weights may come from wherever the hub
+keeps large files, since their hash is known by then, and the rest from the hub itself. A file that
+turns out to be another one is removed from the cache.
+
+HF_ENDPOINT, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_TOKEN mean what they mean to `huggingface_hub`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from muzero_agent.zoo.errors import (
+    DamagedModelError,
+    HubError,
+    ModelNotFoundError,
+)
+from muzero_agent.zoo.files import CARD, CONFIG, MANIFEST, MOST_BYTES, WEIGHTS, ModelFiles
+
+try:
+    import huggingface_hub as hf
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hf_errors
+except ImportError as error:
+    raise ImportError(
+        "models on the hub need more than is installed: pip install 'muzero-agent[hub]'"
+    ) from error
+
+log = logging.getLogger(__name__)
+
+REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# What may go wrong on the way; its bases are the errors of the HTTP library, and OSError.
+_FAILURES: tuple[type[Exception], ...] = (
+    hf_errors.HfHubHTTPError,
+    *(base for base in hf_errors.HfHubHTTPError.__bases__ if issubclass(base, Exception)),
+)
+_MISSING = (
+    hf_errors.RepositoryNotFoundError,
+    hf_errors.RevisionNotFoundError,
+    hf_errors.EntryNotFoundError,
+)
+
+
+def fetch(
+    repo: str,
+    revision: str | None,
+    *,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> ModelFiles:
+    """The files of a model, from the cache if they are there.
+
+    :param repo: "org/name"
+    :param revision: hash of a commit, 40 hexadecimal digits
+    :param cache_dir: None: `huggingface_hub`'s
+    :param local_files_only: ask nobody; what is not in the cache is missing
+    :raises ModelNotFoundError: if there is no such repository, commit or file
+    :raises HubError: if the hub cannot be reached, or answers amiss
+    :raises DamagedModelError: if a file is not what the manifest says, or larger than it may be
+    :raises ValueError: if the revision is no commit; what "main" is now is told
+    """
+    offline = local_files_only or constants.is_offline_mode()
+    if revision is None or not COMMIT.fullmatch(revision):
+        raise ValueError(_advice(repo, revision, offline))
+    folder = _fetch_file(repo, revision, MANIFEST, cache_dir, offline, None)
+    files = _open(folder)
+    assert files.manifest is not None
+    for name in (CONFIG, WEIGHTS, CARD):
+        entry = files.manifest.files.get(name)  # type: ignore[call-overload]
+        if entry is None:
+            continue
+        _fetch_file(repo, revision, name, cache_dir, offline, entry.size)
+        try:
+            files.read(name)
+        except DamagedModelError:
+            _forget(files.path(name))
+            raise
+    return files
+
+
+def push(
+    directory: Path, repo: str, *, private: bool = False, token: str | None = None, message: str
+) -> str:
+    """Upload a model directory, which has been verified.
+
+    :param repo: "org/name"; it is made if it does not exist
+    :param token: None: that of `hf auth login`, or HF_TOKEN
+    :return: the commit's hash, for `load(repo, revision=...)`
+    :raises HubError: if the hub refuses
+    """
+    if not REPO.fullmatch(repo):
+        raise ValueError(f"{repo!r} names no repository: give org/name")
+    api = hf.HfApi(endpoint=_endpoint(), token=token)
+    with _hub_errors(repo):
+        api.create_repo(repo, private=private, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo,
+            folder_path=directory,
+            allow_patterns=list(MOST_BYTES),
+            commit_message=message,
+        )
+    return str(done.oid)
+
+
+def _fetch_file(
+    repo: str,
+    commit: str,
+    name: str,
+    cache_dir: str | Path | None,
+    offline: bool,
+    size: int | None,
+) -> Path:
+    """Fetch one file, if it is not there; what came with it tells the folder."""
+    where = hf.try_to_load_from_cache(repo, name, cache_dir, revision=commit)
+    if isinstance(where, str):
+        log.debug("%s@%s: %s is in the cache", repo, commit, name)
+        return Path(where).parent
+    with _hub_errors(f"{repo}@{commit}: {name}"):
+        if not offline:
+            _check_before(repo, commit, name, size)
+        path = hf.hf_hub_download(
+            repo,
+            name,
+            revision=commit,
+            cache_dir=cache_dir,
+            local_files_only=offline,
+            endpoint=_endpoint(),
+            library_name="muzero-agent",
+        )
+    return Path(path).parent
+
+
+def _check_before(repo: str, commit: str, name: str, size: int | None) -> None:
+    """What the hub says of a file before it is fetched."""
+    endpoint = _endpoint() or constants.ENDPOINT
+    url = hf.hf_hub_url(repo, name, revision=commit, endpoint=endpoint)
+    told = hf.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=endpoint)
+    if told.commit_hash != commit:
+        raise HubError(f"{url}: the hub answers with commit {told.commit_hash}, not {commit}")
+    most = MOST_BYTES[name] if size is None else size
+    if told.size is None or told.size > most or (size is not None and told.size != size):
+        raise DamagedModelError(
+            f"{url} is said to have {told.size} bytes, where "
+            f"{f'{most:,} are the most' if size is None else f'its manifest says {size:,}'}: it "
+            "was not fetched"
+        )
+    here, there = urlsplit(endpoint), urlsplit(told.location)
+    if name != WEIGHTS and (here.scheme, here.netloc) != (there.scheme, there.netloc):
+        raise HubError(f"{url} is redirected to {there.netloc}, which is not followed")
+
+
+def _open(folder: Path) -> ModelFiles:
+    try:
+        return ModelFiles(folder)
+    except DamagedModelError:
+        _forget(folder / MANIFEST)
+        raise
+
+
+def _forget(pointer: Path) -> None:
+    """Take a file out of the cache, so that it is fetched anew the next time."""
+    blob = pointer.resolve()
+    pointer.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
+
+
+def _advice(repo: str, revision: str | None, offline: bool) -> str:
+    text = (
+        f"{repo}: give revision=..., the hash of a commit (40 hexadecimal digits), since branches "
+        "and tags move"
+    )
+    if offline:
+        return text
+    try:
+        info = hf.HfApi(endpoint=_endpoint()).model_info(repo, revision=revision)
+    except _FAILURES:
+        return text
+    return f"{text}; {revision or 'main'} is {info.sha} now"
+
+
+@contextmanager
+def _hub_errors(what: str) -> Iterator[None]:
+    """Errors of the hub under names of the zoo's."""
+    try:
+        yield
+    except HubError:
+        raise
+    except hf_errors.LocalEntryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{what} is not in the cache, and the hub was not asked or did not answer: {error}"
+        ) from error
+    except _MISSING as error:
+        raise ModelNotFoundError(f"{what}: the hub has no such thing: {error}") from error
+    except _FAILURES as error:
+        raise HubError(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT")
