@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -108,7 +109,8 @@ class ModelFiles:
                 "itself there (`cp -L`)"
             )
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            size = os.fstat(file.fileno()).st_size  # so much memory is taken, whatever comes
+            content = file.read(min(size, most) + 1)
         if len(content) > most:
             raise DamagedModelError(f"{path} is larger than {most:,} bytes")
         return content

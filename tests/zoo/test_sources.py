@@ -1,0 +1,82 @@
+"""Which model a name means."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from muzero_agent import zoo
+from muzero_agent.zoo.bundled import MODELS, bundled
+
+WHOLE = Path(__file__).parent / "formats" / "2"
+
+
+def test_models_of_the_package(caplog: pytest.LogCaptureFixture) -> None:
+    entries = zoo.available()
+    assert [entry.name for entry in entries] == bundled()
+    for entry in entries:
+        card = zoo.card(entry.name)
+        assert (entry.env, entry.licence, entry.evaluations) == (
+            card.env,
+            card.licence,
+            card.evaluations,
+        )
+        files = (MODELS / entry.name).iterdir()
+        assert entry.num_bytes == sum(file.stat().st_size for file in files)
+    with caplog.at_level(logging.INFO, "muzero_agent.zoo"):
+        zoo.load("tictactoe")
+    assert f"tictactoe: a model of the package, {MODELS / 'tictactoe'}" in caplog.text
+
+
+def test_a_stray_directory_shadows_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is meant by its path alone."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(WHOLE, "tictactoe")
+    assert zoo.card("tictactoe").env == "tictactoe"
+    with caplog.at_level(logging.INFO, "muzero_agent.zoo"):
+        for path in ("./tictactoe", Path("tictactoe"), tmp_path / "tictactoe"):
+            assert zoo.card(path).env == "CartPole-v1"
+    assert caplog.text.count(f"a directory, {tmp_path / 'tictactoe'}") == 3
+
+
+def test_a_directory_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else is tried when it turns out to be no model."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(WHOLE, "org/model")
+    zoo.load("org/model")
+    (tmp_path / "org" / "model" / "config.json").unlink()
+    with pytest.raises(zoo.ModelNotFoundError, match=r"org/model has no config\.json"):
+        zoo.load("org/model", revision="0" * 40)
+
+
+def test_a_home_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(WHOLE, tmp_path / "model")
+    zoo.load("~/model")
+
+
+def test_what_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(zoo.ModelNotFoundError, match="did you mean tictactoe"):
+        zoo.load("tic-tac-toe")
+    with pytest.raises(zoo.ModelNotFoundError, match=r"package \(.*connect_four"):
+        zoo.load(tmp_path / "x")
+
+
+def test_a_copy_is_the_same(tmp_path: Path) -> None:
+    copy = zoo.export("tictactoe", tmp_path / "mine")
+    assert [file.name for file in zoo.verify(copy)] == [
+        "README.md",
+        "card.json",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert zoo.card(copy) == zoo.card("tictactoe")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="not a model directory"):
+        zoo.export("tictactoe", tmp_path / "full")
