@@ -1,13 +1,14 @@
 """A small game of pixels: MuZero beside DQN on MinAtar's Breakout, at equal steps.
 
-    pip install minatar            # licensed under the GPL, version 3
+    pip install 'muzero-agent[minatar]'    # licensed under the GPL, version 3
     python benchmarks/minatar_breakout.py --algos MuZero DQN --seeds 0 1 2 --steps 30000
 
-Both see the board [10, 10, 4] and no more. MuZero is "CnnPolicy" with a small network, an update
-for every four steps, one compared step, and else the constructor's defaults: less exploration was
-tried on seed 10, and is worse. DQN has the network and the settings of MinAtar's paper (Young &
-Tian 2019, arXiv 1903.03176: 16 filters of 3x3, 128 units), in SB3. A run is looked at every tenth
-of its steps by 20 greedy episodes, and in the end by 100; finished runs are not repeated.
+Both see the board [10, 10, 4] and no more. MuZero is "CnnPolicy" with the settings of
+hyperparams.yml: a small network, an update for every four steps, one compared step, and else the
+constructor's defaults: less exploration was tried on seed 10, and is worse. DQN has the network and
+the settings of MinAtar's paper (Young & Tian 2019, arXiv 1903.03176: 16 filters of 3x3, 128 units),
+in SB3. A run is looked at every tenth of its steps by 20 greedy episodes, and in the end by 100;
+finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -29,23 +30,15 @@ from muzero_agent import MuZero
 from muzero_agent.bench.plan import Run
 from muzero_agent.bench.results import report, write_csv
 from muzero_agent.bench.worker import Result, Watch, read_result, write_whole
+from muzero_agent.hyperparams import load_hyperparams
 from muzero_agent.machine import machine
 from muzero_agent.training import parse_changes
 
 ENV = "MinAtar/Breakout-v1"
 MOST_STEPS = 2_000  # of an episode that is looked at: good players go on for ever
 ROOT = Path(__file__).resolve().parents[1]
-MUZERO_ENVS = 4
-MUZERO_SETTINGS: dict[str, Any] = {
-    "batch_size": 64,
-    "train_freq": 1,
-    "gradient_steps": 1,
-    "compared_steps": 1,
-    "learning_starts": 1_000,
-    "num_simulations": 8,
-    "reanalyse_ratio": 7,
-    "policy_kwargs": {"net_arch": {"channels": 16, "num_blocks": 1}},
-}
+MUZERO = load_hyperparams(ENV)
+MUZERO_SETTINGS = MUZERO.kwargs
 DQN_SETTINGS: dict[str, Any] = {
     "learning_rate": 2.5e-4,
     "buffer_size": 100_000,
@@ -79,7 +72,7 @@ class MinAtarCnn(BaseFeaturesExtractor):
 
 def build(run: Run, settings: dict[str, Any]) -> BaseAlgorithm:
     if run.algorithm == "MuZero":
-        envs = make_vec_env(ENV, MUZERO_ENVS, seed=run.seed)
+        envs = make_vec_env(ENV, MUZERO.n_envs, seed=run.seed)
         return MuZero("CnnPolicy", envs, seed=run.seed, **settings)
     kwargs = {"features_extractor_class": MinAtarCnn, "net_arch": []}
     # The paper's exploration falls over its first 100,000 of 5 million frames; here over a tenth.
@@ -114,9 +107,6 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="KEY=VALUE, of MuZero")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    from minatar.gym import register_envs
-
-    register_envs()
     settings = {"MuZero": MUZERO_SETTINGS | parse_changes(given.set), "DQN": DQN_SETTINGS}
     results = []
     for seed in given.seeds:
@@ -124,7 +114,7 @@ def main() -> None:
             run = Run(
                 env=ENV, algorithm=name, seed=seed, steps=given.steps, every=given.steps // 10,
                 episodes=20, threads=1, settings={k: str(v) for k, v in settings[name].items()},
-                defaults={"n_envs": str(MUZERO_ENVS if name == "MuZero" else 1)},
+                defaults={"n_envs": str(MUZERO.n_envs if name == "MuZero" else 1)},
             )  # fmt: skip
             result = read_result(given.out / run.file)
             if result is None or result.run != run:

@@ -8,6 +8,8 @@
     muzero-agent train connect_four
     muzero-agent eval runs/connect_four/model --against random,mcts-1000
     muzero-agent play connect_four runs/connect_four/model
+    muzero-agent explain connect_four
+    muzero-agent zoo list
     muzero-agent bench --suite quick --jobs 2
 
 Libraries are imported inside the commands: `--help` waits for none of them.
@@ -18,17 +20,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-MODEL_HELP = (
-    "model of the package, model directory, org/repo@COMMIT on the hub, or a .zip of MuZero.save"
-)
+from muzero_agent.cli_common import MODEL_HELP, find_path, listed, said_plainly
+from muzero_agent.cli_zoo import explain, zoo_app
 
 app = typer.Typer(
     add_completion=False,
@@ -38,19 +37,8 @@ app = typer.Typer(
 )
 
 
-@contextmanager
-def _said_plainly() -> Iterator[None]:
-    """Errors that name their cure need no traceback."""
-    from gymnasium.error import Error as GymnasiumError
-
-    try:
-        yield
-    except (typer.Exit, typer.Abort):  # RuntimeErrors, too
-        raise
-    except (ValueError, OSError, RuntimeError, GymnasiumError, ImportError) as error:
-        advice = ", or: pip install 'muzero-agent[box2d]'" if "Box2D" in str(error) else ""
-        typer.echo(f"Error: {error}{advice}", err=True)
-        raise typer.Exit(2) from error
+app.add_typer(zoo_app, name="zoo")
+app.command()(explain)
 
 
 @app.command()
@@ -97,7 +85,7 @@ def train(
     the end model/, which is safe to share. Started again with --resume, a run that was interrupted
     goes on from its newest checkpoint.
     """
-    with _said_plainly():
+    with said_plainly():
         out = Path("runs") / env.replace("/", "-") if out is None else out
         for name, number in (("checkpoint-every", checkpoint_every), ("threads", threads)):
             if number is not None and number < 1:
@@ -169,29 +157,26 @@ def evaluate(
     threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
 ) -> None:
     """Play episodes and print the mean return; of a game, a table of matches."""
-    with _said_plainly():
+    with said_plainly():
         import numpy as np
         import torch
-        from stable_baselines3.common.evaluation import evaluate_policy
 
         from muzero_agent import zoo
         from muzero_agent.adapters.envs.names import find_game
-        from muzero_agent.evaluation import evaluate_game, table
-        from muzero_agent.hyperparams import make_env
-        from muzero_agent.muzero import MuZero
+        from muzero_agent.evaluation import evaluate_game, evaluate_returns, table
         from muzero_agent.training import env_of, preprocessing_of
 
         if episodes < 1:
             raise ValueError(f"--episodes {episodes}: give at least 1")
         torch.set_num_threads(threads)
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
-        path = _path(model, trust)
+        path = find_path(model, trust)
         agent = zoo.load(path, trust=trust, **changes)
         if env is None:
             env = env_of(path)
         if (game := find_game(env)) is not None:
             results = evaluate_game(
-                agent, game, _listed(against), pairs=-(-episodes // 2), opening_moves=openings,
+                agent, game, listed(against), pairs=-(-episodes // 2), opening_moves=openings,
                 seed=seed, deterministic=not stochastic, by_rules=by_rules, seconds=move_time,
                 options=_options(option or []),
             )  # fmt: skip
@@ -209,16 +194,10 @@ def evaluate(
                 }
                 write.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
             return
-        envs = make_env(env, min(episodes, 10), seed, **preprocessing_of(path, env))
-        envs = MuZero._wrap_env(envs)  # channels first, as the model saw them
-        if envs.observation_space != agent.observation_space:
-            raise ValueError(
-                f"{env} shows {envs.observation_space}, and the model was trained on "
-                f"{agent.observation_space}: give its own environment by --env"
-            )
-        returns, lengths = evaluate_policy(
-            agent, envs, episodes, deterministic=not stochastic, return_episode_rewards=True
-        )
+        returns, lengths = evaluate_returns(
+            agent, env, episodes, seed, deterministic=not stochastic,
+            preprocessing=preprocessing_of(path, env),
+        )  # fmt: skip
         result = {
             "env": env,
             "episodes": episodes,
@@ -226,7 +205,7 @@ def evaluate(
             "num_simulations": agent.num_simulations,
             "mean": float(np.mean(returns)),
             "std": float(np.std(returns)),
-            "returns": [float(x) for x in np.asarray(returns)],
+            "returns": returns,
         }
         typer.echo(
             f"{env}: mean return {result['mean']:.1f} +- {result['std']:.1f} over {episodes} "
@@ -252,7 +231,7 @@ def play(
     ] = False,
 ) -> None:
     """Play a game against a model in the terminal."""
-    with _said_plainly():
+    with said_plainly():
         from muzero_agent import play as terminal
         from muzero_agent import zoo
         from muzero_agent.adapters.envs.names import GAMES, find_game
@@ -262,7 +241,7 @@ def play(
         if make_env is None:
             raise ValueError(f"{game} is no game: give {', '.join(GAMES)}, or an import path")
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
-        agent = zoo.load(_path(model, trust), trust=trust, **changes)
+        agent = zoo.load(find_path(model, trust), trust=trust, **changes)
         env = as_game(make_env())
         if env.observation_space != agent.observation_space:
             raise ValueError(f"{model} was not trained on {game}: what it observes is different")
@@ -304,7 +283,7 @@ def bench(
     Writes CSV files, a table and learning curves. Runs that are finished are not repeated, so that
     the same command goes on with a benchmark that was interrupted.
     """
-    with _said_plainly():
+    with said_plainly():
         if find_spec("scipy") is None or find_spec("matplotlib") is None:
             raise ImportError(
                 "bench needs more than is installed: pip install 'muzero-agent[baselines]'"
@@ -314,7 +293,7 @@ def bench(
         from muzero_agent.training import parse_changes
 
         runs = plan.make_plan(
-            suite, _listed(envs), _listed(algos), _numbers(seeds), steps=steps, cap=cap,
+            suite, listed(envs), listed(algos), _numbers(seeds), steps=steps, cap=cap,
             every=every, episodes=episodes, threads=threads, changes=parse_changes(setting or []),
             muzero_file=settings_file or OWN_FILE,
             baselines_file=baselines_file or agents.OWN_FILE,
@@ -330,10 +309,6 @@ def bench(
             raise RuntimeError(f"{len(failures)} of {len(runs)} runs failed; see above")
 
 
-def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
-
-
 def _options(texts: list[str]) -> dict[str, str]:
     """Options of an engine, which knows their types."""
     pairs = [text.partition("=") for text in texts]
@@ -345,20 +320,9 @@ def _options(texts: list[str]) -> dict[str, str]:
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(item) for item in _listed(text)]
+        return [int(item) for item in listed(text)]
     except ValueError:
         raise ValueError(f"--seeds {text}: give whole numbers, as in 0,1,2") from None
-
-
-def _path(model: str, trust: bool) -> Path:
-    """The directory of a model, or a zip if its author is trusted."""
-    from muzero_agent.zoo.bundled import bundled
-    from muzero_agent.zoo.sources import open_model
-
-    path = Path(model).expanduser()
-    if trust and path.is_file() and model not in bundled():
-        return path
-    return open_model(model).directory
 
 
 def main() -> None:

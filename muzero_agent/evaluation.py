@@ -1,4 +1,7 @@
-"""How strong a model of a game is: matches against opponents that go by a name."""
+"""How good a model is: returns of episodes, and matches against opponents that go by a name.
+
+What a card of the zoo tells is measured here, and can be measured again in the same way.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,18 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+from stable_baselines3.common.evaluation import evaluate_policy
+
 from muzero_agent.adapters.envs.games import RULES, find_rules
+from muzero_agent.adapters.envs.names import find_game
 from muzero_agent.adapters.envs.pettingzoo import as_game
+from muzero_agent.hyperparams import make_env
 from muzero_agent.matches import MatchResult, play_match
+from muzero_agent.muzero import MuZero
 from muzero_agent.players import (
     AlphaBetaPlayer,
     ModelPlayer,
@@ -21,6 +31,10 @@ from muzero_agent.players import (
 )
 from muzero_agent.programs import GtpPlayer, Program, UciPlayer
 from muzero_agent.types import Rules, TurnBased
+from muzero_agent.zoo.cards import Card, Evaluation
+
+AT_ONCE = 10  # environments
+RETURN, POINTS = "mean return", "points of a game (won 1, drawn 1/2, lost 0)"  # metrics of cards
 
 KNOWN = "random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS, in chess uci:COMMAND, in Go gtp:COMMAND"
 
@@ -109,6 +123,126 @@ def evaluate_game(
             )
             for player in players
         ]
+
+
+def evaluate_returns(
+    model: Any,
+    env_id: str,
+    episodes: int,
+    seed: int,
+    *,
+    deterministic: bool = True,
+    preprocessing: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[list[float], list[int]]:
+    """Returns and lengths of episodes, in up to ten environments at a time.
+
+    :param env_id: id in Gymnasium's registry
+    :param seed: of the first environment
+    :param preprocessing: further arguments of `hyperparams.make_env`
+    :raises ValueError: if the model was not trained on what the environment shows
+    """
+    envs = make_env(env_id, min(episodes, AT_ONCE), seed, **preprocessing)
+    envs = MuZero._wrap_env(envs)  # channels first, as the model saw them
+    if envs.observation_space != model.observation_space:
+        raise ValueError(
+            f"{env_id} shows {envs.observation_space}, and the model was trained on "
+            f"{model.observation_space}: give its own environment by --env"
+        )
+    returns, lengths = evaluate_policy(
+        model, envs, episodes, deterministic=deterministic, return_episode_rewards=True
+    )
+    envs.close()
+    assert isinstance(returns, list)
+    assert isinstance(lengths, list)
+    return [float(x) for x in returns], lengths
+
+
+def measure(
+    model: MuZero,
+    env_id: str,
+    *,
+    against: Sequence[str] = ("random",),
+    episodes: int = 100,
+    seed: int = 1000,
+    by_rules: bool = False,
+    preprocessing: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Evaluation]:
+    """Greedy episodes as a card tells them; of a game, a match against each opponent.
+
+    :param env_id: id in Gymnasium's registry, or a game's name
+    :param against: of games: see `opponent`
+    :param episodes: of each evaluation; of games, half of them with the first move
+    :param preprocessing: see `evaluate_returns`
+    """
+    common = {"seed": seed, "num_simulations": model.num_simulations}
+    game = find_game(env_id)
+    if game is None:
+        returns, _ = evaluate_returns(model, env_id, episodes, seed, preprocessing=preprocessing)
+        half = 1.96 * float(np.std(returns, ddof=1)) / math.sqrt(episodes) if episodes > 1 else 0.0
+        mean, std = float(np.mean(returns)), float(np.std(returns))
+        interval = (mean - half, mean + half)
+        return [
+            Evaluation(
+                metric=RETURN, mean=mean, std=std, interval=interval, episodes=episodes, **common
+            )
+        ]
+    results = evaluate_game(
+        model, game, against, pairs=-(-episodes // 2), seed=seed, by_rules=by_rules
+    )
+    return [
+        Evaluation(
+            metric=POINTS,
+            mean=result.score,
+            std=float(np.std(result.scores)),
+            interval=result.interval(),
+            episodes=result.num_games,
+            opponent=name,
+            by_rules=by_rules,
+            **common,
+        )
+        for name, result in zip(against, results, strict=True)
+    ]
+
+
+def measure_again(
+    model: MuZero,
+    card: Card,
+    told: Evaluation,
+    episodes: int | None = None,
+    preprocessing: Mapping[str, Any] = MappingProxyType({}),
+) -> Evaluation | None:
+    """What a card tells, once more, with the same seed.
+
+    :param model: its number of simulations is changed to what was told
+    :param episodes: None: as many as were told; fewer are the first ones of these
+    :return: None if this kind of evaluation is made by another program
+    """
+    if told.metric not in (RETURN, POINTS):
+        return None
+    model.num_simulations = told.num_simulations
+    (found,) = measure(
+        model,
+        card.env,
+        against=[told.opponent or "random"],
+        episodes=min(episodes or told.episodes, told.episodes),
+        seed=told.seed,
+        by_rules=told.by_rules,
+        preprocessing=preprocessing,
+    )
+    return found
+
+
+def agrees(told: Evaluation, found: Evaluation) -> bool:
+    """Whether a repeated evaluation is within the interval of the one that was told.
+
+    With fewer episodes the interval is as much wider as such a sample's: three of its standard
+    errors. One in a hundred of what was told is let pass: no two processors round alike.
+    """
+    low, high = told.bounds()
+    slack = 0.01 * abs(told.mean)
+    if found.episodes < told.episodes:
+        slack += 3 * told.std / math.sqrt(found.episodes)
+    return low - slack <= found.mean <= high + slack
 
 
 def table(results: Sequence[MatchResult]) -> str:

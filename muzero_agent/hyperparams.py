@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from muzero_agent.adapters.envs.atari import is_atari, make_atari_env
+from muzero_agent.adapters.envs.minatar import register_minatar
 from muzero_agent.adapters.envs.names import find_game, own_name
 from muzero_agent.adapters.envs.pettingzoo import make_turn_based_env
 from muzero_agent.muzero import MuZero
@@ -70,6 +71,7 @@ def make_env(
     :param env_kwargs: further arguments of the environment
     """
     kwargs = dict(env_kwargs)
+    register_minatar(env_id)
     if (game := find_game(env_id)) is not None:
         env: VecEnv = make_turn_based_env(partial(game, **kwargs), n_envs, seed)
     elif atari:
@@ -111,6 +113,7 @@ def read_section(
     :return: them, and what to call the section in complaints
     """
     sections = read_sections(path)
+    register_minatar(env_id)
     name = env_id if env_id in sections else own_name(env_id)
     if name not in sections:
         name = "atari" if is_atari(env_id) and "atari" in sections else "default"

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from muzero_agent.adapters.envs.go import go_action, go_vertex
 from muzero_agent.planner import Plan
@@ -88,14 +89,10 @@ def board_text(env: TurnBased, observation: Any) -> str:
         return "\n".join(
             [*(f"{8 - row} {line}" for row, line in enumerate(board)), "  a b c d e f g h"]
         )
-    planes = observation["observation"] if isinstance(observation, dict) else observation
-    if planes.ndim != 3 or planes.shape[2] < 2:
-        return str(planes)
-    own, other = planes[..., 0], planes[..., 1]
-    if env.name.startswith("go_"):
-        own, other = other, own  # there the first plane is of the player who has just moved
-    first = own if env.to_play == 0 else other
-    second = other if env.to_play == 0 else own
+    found = stones(env, observation)
+    if found is None:
+        return str(observation["observation"] if isinstance(observation, dict) else observation)
+    first, second = found
     height, width = first.shape
     free = [["."] * width for _ in range(height)]
     if env.num_actions == height * width <= 10:  # so few that each can show its number
@@ -112,6 +109,18 @@ def board_text(env: TurnBased, observation: Any) -> str:
     if env.num_actions == width:  # an action is a column
         lines.append(" ".join(str(column % 10) for column in range(width)))
     return "\n".join(lines)
+
+
+def stones(env: TurnBased, observation: Any) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Where the first player's pieces are and where the second's, [H, W] each; None if the
+    observation's first two planes do not tell."""
+    planes = observation["observation"] if isinstance(observation, dict) else observation
+    if planes.ndim != 3 or planes.shape[2] < 2 or env.name.startswith("chess"):
+        return None
+    own, other = planes[..., 0], planes[..., 1]
+    if env.name.startswith("go_"):
+        own, other = other, own  # there the first plane is of the player who has just moved
+    return (own, other) if env.to_play == 0 else (other, own)
 
 
 def opinion_text(plan: Plan, notation: Notation, most: int = 8) -> str:

@@ -42,8 +42,8 @@ TABLE = [
     Row(1, ("adapters.envs",), GYM, only=("types",)),
     Row(
         1,
-        ("adapters.envs.gymnasium", "adapters.envs.atari"),
-        (*GYM, "ale_py", "stable_baselines3"),
+        ("adapters.envs.gymnasium", "adapters.envs.atari", "adapters.envs.minatar"),
+        (*GYM, "ale_py", "minatar", "stable_baselines3"),
         only=("types",),
     ),
     Row(
@@ -97,6 +97,10 @@ TABLE = [
             "training",
             "bench",
             "cli",
+            "cli_common",
+            "cli_zoo",
+            "explaining",
+            "pictures",
             "__main__",
         ),
         None,

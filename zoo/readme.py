@@ -46,7 +46,7 @@ def readme(card: Card, num_bytes: int) -> str:
         "## How good it is",
         results_table(card),
         "## Where it comes from",
-        "\n".join(f"- {key}: {_line(value)}" for key, value in _origin(card).items()),
+        "\n".join(f"- {key}: {_line(value)}" for key, value in origin(card).items()),
     ]
     if card.notes:
         parts.append(card.notes)
@@ -92,7 +92,8 @@ def _result(card: Card, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _origin(card: Card) -> dict[str, str]:
+def origin(card: Card) -> dict[str, str]:
+    """Where a model comes from, in words."""
     kwargs = ", ".join(f"{name}={value}" for name, value in card.env_kwargs.items())
     return {
         "environment": f"`{card.env}`" + f" with {kwargs}" * bool(kwargs),

@@ -1,27 +1,81 @@
-"""The models in the package load, have cards, and are small."""
+"""The models in the package load, are small, and are as good as their cards say."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-import muzero_agent.zoo
 from muzero_agent import zoo
+from muzero_agent.evaluation import POINTS, RETURN, agrees, measure_again
+from muzero_agent.training import preprocessing_of
+from muzero_agent.zoo.bundled import MODELS, bundled
 
-MODELS = sorted((Path(muzero_agent.zoo.__file__).parent / "models").iterdir())
+NAMES = {
+    "acrobot", "cartpole", "chess", "connect_four", "go_9x9", "lunar_lander", "minatar_breakout",
+    "mountain_car", "tictactoe",
+}  # fmt: skip
+FEW = 20  # episodes
+QUICK = {"random", "one-ply", None}
+"""Opponents that do not take long to move."""
 
 
-def test_there_are_models() -> None:
-    assert MODELS
+def test_all_are_there() -> None:
+    assert set(bundled()) == NAMES
+    assert {path.name for path in MODELS.iterdir() if path.is_dir()} - {"__pycache__"} == NAMES
+    assert sum(entry.num_bytes for entry in zoo.available()) <= 20_000_000
 
 
-@pytest.mark.parametrize("directory", MODELS, ids=lambda path: path.name)
-def test_a_bundled_model(directory: Path) -> None:
-    model, card = zoo.load(directory), zoo.card(directory)
-    assert card.env == directory.name
-    assert card.evaluations
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_card(name: str) -> None:
+    zoo.verify(name)
+    card = zoo.card(name)
     assert card.command.startswith(("muzero-agent train", "python examples/"))
-    assert model.num_timesteps >= card.training_steps
-    assert sum(file.stat().st_size for file in directory.iterdir()) <= 5_000_000
-    model.predict(model.observation_space.sample(), deterministic=True)
+    assert card.commit
+    assert card.hardware
+    assert card.training_seconds > 0
+    assert zoo.load(name).num_timesteps >= card.training_steps > 0
+    assert all(evaluation.episodes >= 100 for evaluation in card.evaluations)
+    assert any(evaluation.metric in (RETURN, POINTS) for evaluation in card.evaluations) or (
+        name == "tictactoe"  # all lines of play are walked
+    )
+    assert sum(file.stat().st_size for file in (MODELS / name).iterdir()) <= 5_000_000
+
+
+def check(name: str, episodes: int | None, slow_ones: bool) -> None:
+    """Repeat what the card tells."""
+    card, model = zoo.card(name), zoo.load(name)
+    preprocessing = preprocessing_of(MODELS / name, card.env) | {"env_kwargs": card.env_kwargs}
+    for told in card.evaluations:
+        if told.opponent not in QUICK and not slow_ones:
+            continue
+        found = measure_again(model, card, told, episodes, preprocessing)
+        if found is not None:
+            print(name, told.opponent, told.mean, told.bounds(), found.mean, found.episodes)
+            assert agrees(told, found), (told, found)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - {"tictactoe"}))
+def test_a_model_in_short(name: str) -> None:
+    """A few episodes; tic-tac-toe's lines of play are all walked in another test."""
+    check(name, 4 if name in ("go_9x9", "chess") else FEW, slow_ones=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(NAMES - {"tictactoe"}))
+def test_a_model(name: str) -> None:
+    check(name, None, slow_ones=True)
+
+
+def test_what_does_not_hold_is_noticed() -> None:
+    """A card that promises too much, or a model that became worse."""
+    card = zoo.card("acrobot")
+    (told,) = card.evaluations
+    model = zoo.load("acrobot")
+    found = measure_again(model, card, told, 4)
+    assert found is not None
+    assert agrees(told, found)
+    assert not agrees(told.model_copy(update={"mean": -60.0, "std": 2.0}), found)
+    for parameter in model.policy.target_network.parameters():
+        parameter.data.zero_()
+    spoilt = measure_again(model, card, told, 4)
+    assert spoilt is not None
+    assert not agrees(told, spoilt)

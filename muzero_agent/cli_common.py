@@ -1,0 +1,44 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+MODEL_HELP = (
+    "model of the package, model directory, org/repo@COMMIT on the hub, or a .zip of MuZero.save"
+)
+
+
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """Errors that name their cure need no traceback."""
+    from gymnasium.error import Error as GymnasiumError
+
+    try:
+        yield
+    except (typer.Exit, typer.Abort):  # RuntimeErrors, too
+        raise
+    except (ValueError, OSError, RuntimeError, GymnasiumError, ImportError) as error:
+        advice = ", or: pip install 'muzero-agent[box2d]'" if "Box2D" in str(error) else ""
+        typer.echo(f"Error: {error}{advice}", err=True)
+        raise typer.Exit(2) from error
+
+
+def listed(text: str) -> list[str]:
+    """Parts of A,B,C."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def find_path(model: str, trust: bool = False) -> Path:
+    """The directory of a model, or a zip if its author is trusted."""
+    from muzero_agent.zoo.bundled import bundled
+    from muzero_agent.zoo.sources import open_model
+
+    path = Path(model).expanduser()
+    if trust and path.is_file() and model not in bundled():
+        return path
+    return open_model(model).directory
