@@ -291,8 +291,10 @@ def _table(*columns: str | tuple[str, Any], title: str = "", header: bool = True
 
     table = Table(title=title or None, title_justify="left", show_header=header)
     for column in columns:
-        name, justify = (column, "left") if isinstance(column, str) else column
-        table.add_column(name, justify=justify, overflow="fold")
+        if isinstance(column, str):
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column[0], justify=column[1], overflow="fold")
     return table
 
 

@@ -174,7 +174,7 @@ def measure(
     :param episodes: of each evaluation; of games, half of them with the first move
     :param preprocessing: see `evaluate_returns`
     """
-    common = {"seed": seed, "num_simulations": model.num_simulations}
+    common: dict[str, Any] = {"seed": seed, "num_simulations": model.num_simulations}
     game = find_game(env_id)
     if game is None:
         returns, _ = evaluate_returns(model, env_id, episodes, seed, preprocessing=preprocessing)

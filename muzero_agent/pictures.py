@@ -49,7 +49,7 @@ def draw_position(
     """
     marks = {} if plan is None else _marks(plan)
     draw, height, width = _painter(env, observation)
-    figure = Figure(figsize=(inches, inches * (height + 1.3) / (width + 0.6)), layout="none")
+    figure = Figure(figsize=(inches, inches * (height + 1.3) / (width + 0.6)))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(-0.8, width - 0.2), ylim=(height - 0.3, -1.6), aspect="equal")
     axes.set_axis_off()

@@ -90,6 +90,7 @@ def _episode(
         if pixels is None:
             raise ValueError(f"{env_id} draws no frames: it has no render_mode 'rgb_array'")
         yield _bytes(pixels), 1 / fps
+        assert not isinstance(observation, tuple)
         action, _ = model.predict(observation, deterministic=True)
         observation, rewards, dones, _ = envs.step(action)
         total += float(rewards[0])
@@ -116,8 +117,9 @@ def _game(
         figure = draw_position(env, observation, last=last, title=title)
         figure.set_dpi(max(width, 360) / 5.0)
         canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        canvas.draw()  # type: ignore[no-untyped-call]
+        pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        return pixels[..., :3].copy()
 
     make = find_game(name)
     assert make is not None
