@@ -152,7 +152,7 @@ def pack(
         bool, typer.Option(help="of games: measure the search by the rules, too")
     ] = False,
     dtype: Annotated[str, typer.Option(help="of the weights: float32 or float16")] = "float16",
-    notes: Annotated[str, typer.Option(help="for the card")] = "",
+    notes: Annotated[str, typer.Option(help="for the card; default: those it has")] = "",
     threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
 ) -> None:
     """Make a zoo's model of a trained one: measure it as it will be stored, and write its card."""
@@ -184,11 +184,15 @@ def pack(
                 )
             ]  # fmt: skip
             card = card.model_copy(
-                update={"evaluations": found, "notes": notes, "name": f"muzero-{directory.name}"}
+                update={
+                    "evaluations": found,
+                    "notes": notes or card.notes,
+                    "name": f"muzero-{directory.name}",
+                }
             )
             zoo.export(stored, directory, card=card)
         for evaluation in found:
-            typer.echo(_in_short(evaluation))
+            typer.echo(in_short(evaluation))
         typer.echo(directory)
 
 
@@ -275,7 +279,8 @@ def _headline(e: Evaluation) -> str:
     return f"{e.metric} {e.mean:.4g}"
 
 
-def _in_short(e: Evaluation) -> str:
+def in_short(e: Evaluation) -> str:
+    """A result in words, with its interval."""
     low, high = e.bounds()
     by = " by the rules" * e.by_rules
     if e.metric.startswith("points"):

@@ -9,6 +9,9 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+from muzero_agent import zoo
+from muzero_agent.cli_zoo import in_short
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
@@ -35,3 +38,13 @@ def test_named_files_exist() -> None:
     named |= set(re.findall(r"\]\(([^)#:]+)\)", text))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_table_of_models_is_that_of_their_cards() -> None:
+    """To write it anew: the rows that are missing are what this test shows."""
+    text = README.read_text(encoding="utf-8")
+    rows = [
+        f"| `{entry.name}` | {entry.env} | {'; '.join(map(in_short, entry.evaluations))} |"
+        for entry in zoo.available()
+    ]
+    assert [row for row in rows if row not in text] == []
