@@ -76,6 +76,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert {name for name in names if not name.startswith(info)} == shipped()
     assert "muzero_agent/py.typed" in names
     assert f"{info}/licenses/LICENSE" in names
+    assert wheel.stat().st_size <= 25_000_000
 
 
 def test_all_modules_import_from_the_wheel(site: Path, tmp_path: Path) -> None:

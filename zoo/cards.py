@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 FORMAT_VERSION: Literal[2] = 2
 """Of what is written; all versions up to it are read."""
@@ -160,6 +160,16 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Literal["model.safetensors", "config.json", "card.json", "README.md"]
 
 
+def _printable(text: str) -> str:
+    """Terminals act on some characters."""
+    if not all(character.isprintable() or character == "\n" for character in text):
+        raise ValueError("there are control characters in it")
+    return text
+
+
+Text = Annotated[str, Field(max_length=10_000), AfterValidator(_printable)]
+
+
 class FileEntry(_Strict):
     """A file's hash and its size in bytes."""
 
@@ -219,14 +229,14 @@ class Evaluation(_Strict):
     :param by_rules: whether the search looked ahead by the true rules, not in the learned model
     """
 
-    metric: str
+    metric: Text
     mean: float
     std: Annotated[float, Field(ge=0)]
     interval: tuple[float, float] | None = None
     episodes: Annotated[int, Field(ge=1)]
     seed: int
     num_simulations: Annotated[int, Field(ge=1)]
-    opponent: str | None = None
+    opponent: Text | None = None
     by_rules: bool = False
 
     def bounds(self) -> tuple[float, float]:
@@ -241,23 +251,23 @@ class Card(_Strict):
     """card.json: where a model comes from and how good it is.
 
     :param env: id of the environment, with its version
-    :param env_kwargs: of `gymnasium.make`
+    :param env_kwargs: of `gymnasium.make`; numbers alone, since text might name a file
     :param wrappers: around the environment, innermost first
     :param command: that trained the model
     :param versions: of the libraries that trained it
     """
 
-    name: str
-    env: str
-    env_kwargs: dict[str, Scalar] = {}
-    wrappers: list[str] = []
-    licence: str = "MIT"
+    name: Text
+    env: Text
+    env_kwargs: dict[Text, bool | int | float] = {}
+    wrappers: list[Text] = []
+    licence: Text = "MIT"
     training_steps: Annotated[int, Field(ge=0)]
     training_seconds: Annotated[float, Field(ge=0)]
     seed: int | None
-    command: str
-    commit: str | None = None
-    hardware: str | None = None
-    versions: dict[str, str]
-    evaluations: list[Evaluation]
-    notes: str = ""
+    command: Text
+    commit: Text | None = None
+    hardware: Text | None = None
+    versions: dict[Text, Text]
+    evaluations: Annotated[list[Evaluation], Field(max_length=100)]
+    notes: Text = ""

@@ -138,13 +138,13 @@ def parse(schema: type[_Schema], content: bytes, path: Path) -> _Schema:
         version = json.loads(content).get("format_version", FORMAT_VERSION)
         if not (isinstance(version, int) and 1 <= version <= FORMAT_VERSION):
             raise UnsupportedModelError(
-                f"{path} has format version {version}, and this release reads versions up to "
-                f"{FORMAT_VERSION}: install a newer release of muzero-agent"
+                f"{path} has format version {printable(str(version))}, and this release reads "
+                f"versions up to {FORMAT_VERSION}: install a newer release of muzero-agent"
             )
         return schema.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = printable(".".join(map(str, first["loc"])))
         raise DamagedModelError(f"{path}: {where}: {first['msg']}") from error
     except (UnicodeDecodeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise DamagedModelError(f"{path} is no JSON object: {error}") from error
@@ -152,6 +152,11 @@ def parse(schema: type[_Schema], content: bytes, path: Path) -> _Schema:
         if isinstance(error, UnsupportedModelError):
             raise
         raise DamagedModelError(f"{path}: {error}") from error
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would act on, and no longer than is of use."""
+    return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
 def to_json(content: BaseModel) -> bytes:

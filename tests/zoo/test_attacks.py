@@ -262,3 +262,22 @@ def test_what_else_lies_there_is_not_opened(model: Path, mark: Path) -> None:
     (model / "policy.pth").write_bytes(pickle.dumps(Bomb(mark)))
     zoo.load(model)
     zoo.verify(model)
+
+
+@pytest.mark.parametrize("where", ["name", "notes", "command", "env"])
+def test_what_a_terminal_would_act_on(model: Path, where: str) -> None:
+    """Cards are printed; an escape sequence could hide or forge lines."""
+    rewrite(model / "card.json", lambda c: c.update({where: "\x1b[2Jall is well"}))
+    with pytest.raises(zoo.DamagedModelError, match=f"{where}: .*control characters"):
+        zoo.card(model)
+
+
+def test_complaints_quote_nothing_that_a_terminal_would_act_on(model: Path) -> None:
+    rewrite(model / "card.json", lambda c: c.update({"\x1b[2Jx": 1, "\u202ey": 2}))
+    with pytest.raises(zoo.DamagedModelError) as caught:
+        zoo.card(model)
+    assert str(caught.value).isprintable()
+    rewrite(model / "config.json", lambda c: c.update(format_version="\x1b[2J"))
+    with pytest.raises(zoo.UnsupportedModelError) as refused:
+        zoo.load(model)
+    assert str(refused.value).isprintable()
