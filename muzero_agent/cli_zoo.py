@@ -171,9 +171,10 @@ def pack(
         card = zoo.card(model)
         env = env_of(model)
         preprocessing = preprocessing_of(model, env)
-        changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
         with tempfile.TemporaryDirectory() as folder:
-            stored = zoo.save(zoo.load(model, **changes), Path(folder) / "model", dtype=dtype)
+            stored = zoo.export(
+                model, Path(folder) / "model", dtype=dtype, num_simulations=simulations
+            )
             agent = zoo.load(stored)
             found = [
                 evaluation

@@ -97,8 +97,7 @@ def save(
     directory = Path(directory).resolve()  # what a link points to, not the link
     if type(model) is not MuZero:
         raise ValueError(f"{type(model).__name__} would be loaded as MuZero: use `MuZero.save`")
-    if dtype not in ("float32", "float16"):
-        raise ValueError(f"dtype={dtype!r}: choose 'float32' or 'float16'")
+    _check_dtype(dtype)
     config = Config(
         format_version=FORMAT_VERSION,
         algorithm="MuZero",
@@ -256,6 +255,27 @@ def _weights(model: MuZero, dtype: torch.dtype) -> dict[str, Tensor]:
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ValueError(f"the weights are not finite in {dtype}: save them as 'float32'")
     return tensors | {VALUE_ERROR: model.policy.value_error.cpu().clone()}
+
+
+def convert(weights: bytes, model: MuZero, dtype: str) -> bytes:
+    """The content of a file of weights in another type; see `save`.
+
+    :param weights: of `model`
+    """
+    _check_dtype(dtype)
+    learned = {name for name, _ in model.policy.target_network.named_parameters()}
+    tensors = {
+        name: tensor.to(getattr(torch, dtype)) if name in learned else tensor
+        for name, tensor in load_tensors(weights).items()
+    }
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise ValueError(f"the weights are not finite in {dtype}: keep them as they are")
+    return save_tensors(tensors)
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"dtype={dtype!r}: choose 'float32' or 'float16'")
 
 
 def _may_be_replaced(directory: Path) -> bool:

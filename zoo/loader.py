@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from muzero_agent.muzero import MuZero
 from muzero_agent.zoo.bundled import MODELS, bundled
 from muzero_agent.zoo.cards import FORMAT_VERSION, Card, Evaluation
-from muzero_agent.zoo.directory import load_files, read_config, write
+from muzero_agent.zoo.directory import convert, load_files, read_config, write
 from muzero_agent.zoo.errors import DamagedModelError
 from muzero_agent.zoo.files import (
     CARD,
@@ -141,7 +141,7 @@ def verify(
     files = open_model(
         name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    return _verify(files)
+    return _verify(files)[0]
 
 
 def export(
@@ -149,6 +149,8 @@ def export(
     directory: str | Path,
     *,
     card: Card | None = None,
+    dtype: str | None = None,
+    num_simulations: int | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
@@ -157,20 +159,29 @@ def export(
 
     :param directory: new, empty, or a model directory, which is replaced
     :param card: in place of the model's
+    :param dtype: of the weights, "float32" or "float16"; None: as they are
+    :param num_simulations: that it searches with if nothing else is said; None: as it is
     :return: the directory
     :raises FileExistsError: if something else stands there
     """
     files = open_model(
         name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    _verify(files)
-    config = read_config(files).model_copy(
-        update={"format_version": FORMAT_VERSION, "sha256": None}
-    )
+    _, model = _verify(files)
+    config = read_config(files)
+    update: dict[str, Any] = {"format_version": FORMAT_VERSION, "sha256": None}
+    weights = files.read(WEIGHTS)
+    if dtype is not None and dtype != config.dtype:
+        weights, update["dtype"] = convert(weights, model, dtype), dtype
+    if num_simulations is not None:
+        if num_simulations < 1:
+            raise ValueError(f"num_simulations={num_simulations}: give at least 1")
+        update["arguments"] = config.arguments | {"num_simulations": num_simulations}
     if card is None and files.has(CARD):
         card = files.parse(Card, CARD)
     directory = Path(directory).resolve()
-    write({WEIGHTS: files.read(WEIGHTS), CONFIG: to_json(config)}, directory, card)
+    config = config.model_copy(update=update)
+    write({WEIGHTS: weights, CONFIG: to_json(config)}, directory, card)
     return directory
 
 
@@ -199,7 +210,7 @@ def push(
         return hub.push(copy, repo, private=private, token=token, message=message)
 
 
-def _verify(files: ModelFiles) -> list[Checked]:
+def _verify(files: ModelFiles) -> tuple[list[Checked], MuZero]:
     named = set(files.names())
     if files.manifest is not None:  # a README is for people, and not fetched from a hub
         named |= files.manifest.files.keys() - {README}
@@ -209,8 +220,7 @@ def _verify(files: ModelFiles) -> list[Checked]:
         checked.append(Checked(name, entry.size, entry.sha256))
     if files.has(CARD):
         files.parse(Card, CARD)
-    load_files(files, device="cpu")
-    return checked
+    return checked, load_files(files, device="cpu")
 
 
 def _check_zip(path: Path) -> None:

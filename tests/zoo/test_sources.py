@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from muzero_agent import zoo
 from muzero_agent.zoo.bundled import MODELS, bundled
@@ -80,3 +82,27 @@ def test_a_copy_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="not a model directory"):
         zoo.export("tictactoe", tmp_path / "full")
+
+
+def test_a_copy_in_half_precision(tmp_path: Path) -> None:
+    """Is what `save` makes of the same model; a model from before a loss existed gets no layers."""
+    half = zoo.export(WHOLE, tmp_path / "half", dtype="float16", num_simulations=9)
+    saved = zoo.save(zoo.load(WHOLE), tmp_path / "saved", dtype="float16")
+    names = [path / "model.safetensors" for path in (half, saved)]
+    ours, theirs = map(load_file, names)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert zoo.load(half).num_simulations == 9
+    before, after = (
+        load_file(path / "model.safetensors")
+        for path in (MODELS / "chess", zoo.export("chess", tmp_path / "chess", dtype="float32"))
+    )
+    assert before.keys() == after.keys()
+    again = zoo.export(tmp_path / "chess", tmp_path / "chess", dtype="float16")  # onto itself
+    assert (again / "model.safetensors").stat().st_size < 3_000_000
+    restored = load_file(again / "model.safetensors")
+    assert all(torch.equal(restored[name], before[name]) for name in before)
+    for wrong in ({"dtype": "int8"}, {"num_simulations": 0}):
+        with pytest.raises(ValueError, match=r"int8|num_simulations=0"):
+            zoo.export(WHOLE, tmp_path / "x", **wrong)  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
