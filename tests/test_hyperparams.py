@@ -33,7 +33,7 @@ def test_unknown_environment_has_the_default() -> None:
 def test_all_that_is_in_the_file_can_be_built(section: str) -> None:
     params = load_hyperparams(section)._replace(n_envs=1)
     env_id = "ALE/Pong-v5" if section == "atari" else "CartPole-v1"
-    if section in GAMES:
+    if section in GAMES or section.startswith("MinAtar/"):
         env_id = section
     MuZero(params.policy, params.make_env(env_id), **params.kwargs)
 
