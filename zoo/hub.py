@@ -201,7 +201,8 @@ def _hub_errors(what: str) -> Iterator[None]:
     except _MISSING as error:
         raise ModelNotFoundError(f"{what}: the hub has no such thing: {error}") from error
     except _FAILURES as error:
-        raise HubError(f"{what}: {str(error) or type(error).__name__}") from error
+        reason = str(error) or type(error).__name__
+        raise HubError(f"{what}: the hub refused, or could not be reached: {reason}") from error
 
 
 def _endpoint() -> str | None:

@@ -52,7 +52,9 @@ def open_model(
     if isinstance(name, str) and (match := _ON_THE_HUB.fullmatch(name)) is not None:
         from muzero_agent.zoo import hub  # takes long to import
 
-        repo, commit = match[1], revision or match[2]
+        repo, commit = match[1], match[2] or revision
+        if revision is not None and commit != revision:
+            raise ValueError(f"{name} with revision={revision!r}: give one of the two")
         files = hub.fetch(repo, commit, cache_dir=cache_dir, local_files_only=local_files_only)
         log.info("%s: %s on the hub at commit %s, %s", name, repo, commit, files.directory)
         return files

@@ -152,6 +152,8 @@ def test_a_revision_is_a_commit(hub: Hub, directory: Path) -> None:
             zoo.load(REPO, revision=revision)
     with pytest.raises(ValueError, match=f"main is {commit} now"):
         zoo.load(REPO)
+    with pytest.raises(ValueError, match="give one of the two"):
+        zoo.load(f"{REPO}@{commit}", revision="0" * 40)
 
 
 def test_commits_stand_apart(hub: Hub, directory: Path, tmp_path: Path) -> None:
