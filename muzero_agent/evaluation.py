@@ -215,9 +215,10 @@ def measure_again(
 
     :param model: its number of simulations is changed to what was told
     :param episodes: None: as many as were told; fewer are the first ones of these
-    :return: None if this kind of evaluation is made by another program
+    :return: None if this kind of evaluation is made by another program, or against one: what a
+        card names is not run
     """
-    if told.metric not in (RETURN, POINTS):
+    if told.metric not in (RETURN, POINTS) or ":" in (told.opponent or ""):
         return None
     model.num_simulations = told.num_simulations
     (found,) = measure(

@@ -233,9 +233,9 @@ class Evaluation(_Strict):
     mean: float
     std: Annotated[float, Field(ge=0)]
     interval: tuple[float, float] | None = None
-    episodes: Annotated[int, Field(ge=1)]
-    seed: int
-    num_simulations: Annotated[int, Field(ge=1)]
+    episodes: Annotated[int, Field(ge=1, le=1_000_000)]
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)]
+    num_simulations: Annotated[int, Field(ge=1, le=100_000)]
     opponent: Text | None = None
     by_rules: bool = False
 

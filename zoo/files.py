@@ -154,9 +154,9 @@ def parse(schema: type[_Schema], content: bytes, path: Path) -> _Schema:
         raise DamagedModelError(f"{path}: {error}") from error
 
 
-def printable(text: str) -> str:
-    """Without what a terminal would act on, and no longer than is of use."""
-    return "".join(c if c.isprintable() else "?" for c in text[:200])
+def printable(text: str, most: int = 200) -> str:
+    """On one line, without what a terminal would act on, and no longer than is of use."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:most])
 
 
 def to_json(content: BaseModel) -> bytes:

@@ -16,14 +16,25 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+from tqdm.auto import tqdm
 
 from muzero_agent.zoo.errors import (
     DamagedModelError,
     HubError,
     ModelNotFoundError,
 )
-from muzero_agent.zoo.files import CARD, CONFIG, MANIFEST, MOST_BYTES, WEIGHTS, ModelFiles
+from muzero_agent.zoo.files import (
+    CARD,
+    CONFIG,
+    MANIFEST,
+    MOST_BYTES,
+    WEIGHTS,
+    ModelFiles,
+    printable,
+)
 
 try:
     import huggingface_hub as hf
@@ -135,8 +146,26 @@ def _fetch_file(
             local_files_only=offline,
             endpoint=_endpoint(),
             library_name="muzero-agent",
+            tqdm_class=_bar_to(MOST_BYTES[name] if size is None else size, name),
         )
     return Path(path).parent
+
+
+def _bar_to(most: int, name: str) -> type[tqdm[Any]]:
+    """A progress bar that ends the download of a file that turns out to be larger than was told."""
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        received = 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.received += int(n or 0)
+            if self.received > most:
+                raise HubError(
+                    f"{name}: the hub sends more than the {most:,} bytes that it told of"
+                )
+            return super().update(n)
+
+    return Bar
 
 
 def _check_before(repo: str, commit: str, name: str, size: int | None) -> None:
@@ -196,12 +225,14 @@ def _hub_errors(what: str) -> Iterator[None]:
         raise
     except hf_errors.LocalEntryNotFoundError as error:
         raise ModelNotFoundError(
-            f"{what} is not in the cache, and the hub was not asked or did not answer: {error}"
+            f"{what} is not in the cache, and the hub was not asked or did not answer: "
+            f"{printable(str(error), 500)}"
         ) from error
     except _MISSING as error:
-        raise ModelNotFoundError(f"{what}: the hub has no such thing: {error}") from error
+        reason = printable(str(error), 500)
+        raise ModelNotFoundError(f"{what}: the hub has no such thing: {reason}") from error
     except _FAILURES as error:
-        reason = str(error) or type(error).__name__
+        reason = printable(str(error), 500) or type(error).__name__
         raise HubError(f"{what}: the hub refused, or could not be reached: {reason}") from error
 
 

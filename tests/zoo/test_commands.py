@@ -86,6 +86,18 @@ def test_eval(tmp_path: Path) -> None:
     assert run("zoo", "eval", "acrobot", "--episodes", 0).exit_code == 2
 
 
+def test_eval_runs_no_program_that_a_card_names(tmp_path: Path) -> None:
+    card = zoo.card("chess")
+    told = card.evaluations[0].model_copy(
+        update={"opponent": f"uci:touch {tmp_path / 'was-run'}", "episodes": 2}
+    )
+    zoo.export("chess", tmp_path / "evil", card=card.model_copy(update={"evaluations": [told]}))
+    done = run("zoo", "eval", tmp_path / "evil")
+    assert done.exit_code == 0, done.output
+    assert "another program measures it" in done.output
+    assert not (tmp_path / "was-run").exists()
+
+
 def test_a_trained_model_becomes_one_of_a_zoo(tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = run("train", "CartPole-v1", "--steps", 60, "--out", out, "--no-progress", *SMALL)

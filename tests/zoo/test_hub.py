@@ -19,6 +19,7 @@ from huggingface_hub import ModelCard, constants
 from werkzeug import Response
 
 from muzero_agent import MuZero, zoo
+from muzero_agent.zoo.files import MOST_BYTES
 
 from .files import rewrite, seal
 from .hub_server import Fault, Hub, serving
@@ -277,6 +278,36 @@ def test_a_body_that_is_cut_short(hub: Hub, directory: Path, cache: Path, name: 
     assert content[: len(content) // 2] not in [path.read_bytes() for path in whole_files(cache)]
     hub.faults.clear()
     zoo.load(REPO, revision=commit)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.json", "model.safetensors"])
+def test_a_body_without_end(
+    hub: Hub, directory: Path, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More comes than was told: it is not written."""
+    monkeypatch.setitem(MOST_BYTES, "manifest.json", 2000)
+    commit = hub.publish(REPO, directory)
+    content = hub.repos[REPO][commit][name]
+    method = "LARGE" if name == "model.safetensors" else "GET"
+    hub.faults.append(Fault(name, method, answer(content + bytes(1 << 20))))
+    with pytest.raises(zoo.HubError, match="sends more than"):
+        zoo.load(REPO, revision=commit)
+    assert max([path.stat().st_size for path in whole_files(cache)], default=0) <= 2000
+    hub.faults.clear()
+    zoo.load(REPO, revision=commit)
+
+
+def test_complaints_of_a_hub_are_made_harmless(hub: Hub, directory: Path) -> None:
+    commit = hub.publish(REPO, directory)
+
+    def colourful(response: Response) -> Response:
+        headers = {"X-Error-Message": "no\u009b2J", "X-Error-Code": "EntryNotFound"}
+        return Response(status=404, headers=headers)
+
+    hub.faults.append(Fault("manifest.json", "HEAD", colourful))
+    with pytest.raises(zoo.ModelNotFoundError) as caught:
+        zoo.load(REPO, revision=commit)
+    assert str(caught.value).isprintable()
 
 
 def test_what_is_too_large_is_not_fetched(hub: Hub, directory: Path, cache: Path) -> None:

@@ -104,5 +104,5 @@ def test_a_copy_in_half_precision(tmp_path: Path) -> None:
     assert all(torch.equal(restored[name], before[name]) for name in before)
     for wrong in ({"dtype": "int8"}, {"num_simulations": 0}):
         with pytest.raises(ValueError, match=r"int8|num_simulations=0"):
-            zoo.export(WHOLE, tmp_path / "x", **wrong)  # type: ignore[arg-type]
+            zoo.export(WHOLE, tmp_path / "x", **wrong)
     assert not (tmp_path / "x").exists()
