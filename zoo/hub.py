@@ -16,10 +16,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
-
-from tqdm.auto import tqdm
 
 from muzero_agent.zoo.errors import (
     DamagedModelError,
@@ -40,6 +37,7 @@ try:
     import huggingface_hub as hf
     from huggingface_hub import constants
     from huggingface_hub import errors as hf_errors
+    from huggingface_hub.utils.tqdm import tqdm  # which knows when bars are not wanted
 except ImportError as error:
     raise ImportError(
         "models on the hub need more than is installed: pip install 'muzero-agent[hub]'"
@@ -151,10 +149,10 @@ def _fetch_file(
     return Path(path).parent
 
 
-def _bar_to(most: int, name: str) -> type[tqdm[Any]]:
+def _bar_to(most: int, name: str) -> type[tqdm]:
     """A progress bar that ends the download of a file that turns out to be larger than was told."""
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):
         received = 0
 
         def update(self, n: float | None = 1) -> bool | None:
