@@ -46,7 +46,7 @@ def test_playing_a_loaded_model_does_not_import_torchs_compiler(tmp_path: Path) 
 import sys, numpy as np
 from muzero_agent import zoo
 from muzero_agent.zoo.bundled import find_model
-for name in ("LunarLander-v3", "connect_four"):
+for name in ("lunar_lander", "connect_four"):
     model = zoo.load(find_model(name))
     model.predict(model.observation_space.sample(), action_masks=np.ones(model.action_space.n))
 print(sorted({"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)))
