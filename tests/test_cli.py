@@ -47,7 +47,7 @@ def test_training_leaves_a_model_and_logs(trained: Path) -> None:
     card = zoo.card(trained / "model")
     assert (card.env, card.seed, card.evaluations) == ("CartPole-v1", 0, [])
     assert card.training_steps >= 120
-    assert 0 < card.training_seconds < 120
+    assert 0 <= card.training_seconds < 120  # whole ones
     assert card.command == json.loads((trained / "run.json").read_text())["command"]
     assert card.hardware
     assert card.versions["torch"]

@@ -139,7 +139,7 @@ def test_models_of_the_package_are_evaluated_by_their_names() -> None:
     assert "| random | 4 |" in done.output
     missing = run("eval", "no_such_model")
     assert missing.exit_code == 2
-    assert "no_such_model does not exist" in missing.output
+    assert "'no_such_model' does not exist" in missing.output
 
 
 @pytest.mark.parametrize("name", ["chess", "go_9x9", "tictactoe", "connect_four"])
