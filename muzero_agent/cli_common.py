@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ def said_plainly() -> Iterator[None]:
         yield
     except (typer.Exit, typer.Abort):  # RuntimeErrors, too
         raise
+    except BrokenPipeError:  # who reads, such as `head`, has enough
+        sys.stderr.close()
+        raise typer.Exit(0) from None
     except (ValueError, OSError, RuntimeError, GymnasiumError, ImportError) as error:
         advice = ", or: pip install 'muzero-agent[box2d]'" if "Box2D" in str(error) else ""
         typer.echo(f"Error: {error}{advice}", err=True)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 zoo_app = typer.Typer(no_args_is_help=True, help="Pretrained models, and your own to share.")
 
+NOT_MEASURED = (
+    "the card tells no result: `muzero-agent zoo pack MODEL DIRECTORY` measures, and writes it down"
+)
+
 Name = Annotated[
     str, typer.Argument(help="model of the package, model directory, or org/repo@COMMIT on the hub")
 ]
@@ -64,7 +68,10 @@ def show(name: Name) -> None:
                 metric(e), f"{e.mean:.4g}", f"{low:.4g} to {high:.4g}", str(e.episodes),
                 e.opponent or "", str(e.num_simulations),
             )  # fmt: skip
-        _print(results)
+        if card.evaluations:
+            _print(results)
+        else:
+            typer.echo(NOT_MEASURED)
         if card.notes:
             typer.echo(card.notes)
 
@@ -105,6 +112,8 @@ def evaluate(
         torch.set_num_threads(threads)
         path = find_path(name)
         card, model = zoo.card(path), zoo.load(path)
+        if not card.evaluations:
+            raise ValueError(NOT_MEASURED)
         preprocessing = preprocessing_of(path, env_of(path)) | {"env_kwargs": card.env_kwargs}
         wrong = 0
         table = _table(
@@ -153,6 +162,7 @@ def pack(
     ] = False,
     dtype: Annotated[str, typer.Option(help="of the weights: float32 or float16")] = "float16",
     notes: Annotated[str, typer.Option(help="for the card; default: those it has")] = "",
+    licence: Annotated[str, typer.Option(help="of the model; default: what the card says")] = "",
     threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
 ) -> None:
     """Make a zoo's model of a trained one: measure it as it will be stored, and write its card."""
@@ -188,6 +198,7 @@ def pack(
                 update={
                     "evaluations": found,
                     "notes": notes or card.notes,
+                    "licence": licence or card.licence,
                     "name": f"muzero-{directory.name}",
                 }
             )
@@ -235,6 +246,8 @@ def gif(
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
         env = env_of(path)
         target = Path(f"{Path(name).name.partition('@')[0]}.gif") if out is None else out
+        if target.suffix != ".gif":
+            raise ValueError(f"--out {target}: give a file that ends in .gif")
         episode = record(
             zoo.load(path, **changes), env, target, seed=seed, most_steps=most_steps,
             opening_moves=openings, width=width, preprocessing=preprocessing_of(path, env),

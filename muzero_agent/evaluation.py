@@ -16,7 +16,7 @@ import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from muzero_agent.adapters.envs.games import RULES, find_rules
-from muzero_agent.adapters.envs.names import find_game
+from muzero_agent.adapters.envs.names import find_game, runs_foreign_code
 from muzero_agent.adapters.envs.pettingzoo import as_game
 from muzero_agent.hyperparams import make_env
 from muzero_agent.matches import MatchResult, play_match
@@ -217,9 +217,15 @@ def measure_again(
     :param episodes: None: as many as were told; fewer are the first ones of these
     :return: None if this kind of evaluation is made by another program, or against one: what a
         card names is not run
+    :raises ValueError: if its environment is one of a module that would have to be imported
     """
     if told.metric not in (RETURN, POINTS) or ":" in (told.opponent or ""):
         return None
+    if runs_foreign_code(card.env):
+        raise ValueError(
+            f"the card names the environment {card.env!r}, and making that runs code of the module "
+            "that it names: measure it with `measure`, if you trust it"
+        )
     model.num_simulations = told.num_simulations
     (found,) = measure(
         model,
@@ -237,10 +243,10 @@ def agrees(told: Evaluation, found: Evaluation) -> bool:
     """Whether a repeated evaluation is within the interval of the one that was told.
 
     With fewer episodes the interval is as much wider as such a sample's: three of its standard
-    errors. One in a hundred of what was told is let pass: no two processors round alike.
+    errors.
     """
     low, high = told.bounds()
-    slack = 0.01 * abs(told.mean)
+    slack = 1e-6 * abs(told.mean)  # of rounding
     if found.episodes < told.episodes:
         slack += 3 * told.std / math.sqrt(found.episodes)
     return low - slack <= found.mean <= high + slack

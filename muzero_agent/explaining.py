@@ -90,7 +90,8 @@ def _play_to(
             action = -1
         if action not in legal:
             some = ", ".join(map(notation.text, legal[:20])) + ", ..." * (len(legal) > 20)
-            raise ValueError(f"move {number}, {text!r}, is not legal there; legal are {some}")
+            hint = " (moves are separated by spaces)" if "," in text else ""
+            raise ValueError(f"move {number}, {text!r}, is not legal there{hint}; legal are {some}")
         observation, _, terminated, truncated, _ = env.step(action)
         actions.append(action)
         if terminated or truncated:

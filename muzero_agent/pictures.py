@@ -54,8 +54,30 @@ def draw_position(
     axes.set(xlim=(-0.8, width - 0.2), ylim=(height - 0.3, -1.6), aspect="equal")
     axes.set_axis_off()
     draw(axes, marks, last)
+    _name_cells(axes, env, width, height - 0.4)
     axes.text((width - 1) / 2, -1.1, title, ha="center", va="center", fontsize=10)
     return figure
+
+
+def _name_cells(axes: Axes, env: TurnBased, size: int, bottom: float) -> None:
+    """Letters and numbers beside the board, as the moves are written.
+
+    :param bottom: below a board of columns
+    """
+    if env.name.startswith(("chess", "go_")):
+        letters = "abcdefgh" if env.name.startswith("chess") else "abcdefghjklmnopqrst"
+        beside = -0.62 if env.name.startswith("chess") else -0.66
+        for i in range(size):
+            axes.text(beside, i, str(size - i), ha="center", va="center", fontsize=6, zorder=2)
+            below = size - 1 - beside
+            axes.text(i, below, letters[i], ha="center", va="center", fontsize=6, zorder=2)
+    elif env.num_actions == size:
+        for column in range(size):
+            axes.text(column, bottom, str(column), ha="center", va="center", fontsize=7)
+    else:
+        for action in range(env.num_actions):
+            row, column = divmod(action, size)
+            axes.text(column - 0.46, row - 0.44, str(action), va="top", fontsize=8, color="grey")
 
 
 def _marks(plan: Plan) -> _Marks:
@@ -65,12 +87,18 @@ def _marks(plan: Plan) -> _Marks:
     return {
         int(a): (
             float(visits[a]) / total,
-            f"{100 * visits[a] / total:.0f}%\n{plan.q_values[0, a]:+.2f}",
+            f"{100 * visits[a] / total:.0f}%\n{_signed(plan.q_values[0, a])}",
             CHOSEN if a == plan.action[0] else GREEN,
         )
         for a in order
         if visits[a]
     }
+
+
+def _signed(value: float) -> str:
+    """With two digits; what rounds to nothing has no sign."""
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text
 
 
 def _painter(
@@ -200,15 +228,20 @@ def _chess(axes: Axes, env: TurnBased, marks: _Marks, last: int | None) -> None:
                 color="white" if piece.color else "black", path_effects=[edge],
                 fontfamily="DejaVu Sans",
             )  # fmt: skip
+    labelled: dict[tuple[int, int], int] = {}  # how often each square
     for action, (share, text, colour) in marks.items():
         move = move_of(action, board)
         (x, y), (to_x, to_y) = _at(move.from_square), _at(move.to_square)
+        before = labelled.get((to_x, to_y), 0)
+        labelled[to_x, to_y] = before + 1
         arrow = FancyArrowPatch(
             (x, y), (to_x, to_y), arrowstyle="simple", mutation_scale=8 + 22 * math.sqrt(share),
-            color=colour, alpha=0.35 + 0.5 * share, zorder=4, shrinkA=0, shrinkB=0, linewidth=0,
+            color=colour, alpha=0.85 if colour == CHOSEN else 0.35 + 0.4 * share, zorder=4,
+            shrinkA=0, shrinkB=0, linewidth=0,
         )  # fmt: skip
         axes.add_patch(arrow)
-        _write(axes, x + 0.62 * (to_x - x), y + 0.62 * (to_y - y), text, 7)
+        # At the arrow's head: arrows cross, and those of one piece lie over each other.
+        _write(axes, to_x, to_y + 0.45 * before, text, 7)
 
 
 def _at(square: int) -> tuple[int, int]:
@@ -233,12 +266,14 @@ def chess_svg(env: TurnBased, plan: Plan) -> str:
 
 def caption(env: TurnBased, plan: Plan) -> str:
     """In one or two lines: who is to move, what it expects, and what it would play."""
-    names = ("White", "Black") if env.name.startswith("chess") else ("first", "second")
+    names = ("White", "Black") if env.name.startswith("chess") else ("X", "O")
+    if env.name.startswith("connect_four"):
+        names = ("Orange", "Yellow")
     if env.name.startswith("go_"):
         names = ("Black", "White")
     notation = Notation(env)
     line = " ".join(notation.line(plan.principal_variation[0])[:8])
     return (
-        f"{names[env.to_play]} to move, value {plan.value[0]:+.2f}, "
+        f"{names[env.to_play]} to move, value {_signed(plan.value[0])}, "
         f"{int(plan.visit_counts[0].sum())} simulations\nexpected: {line}"
     )

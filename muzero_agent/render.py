@@ -54,7 +54,9 @@ def record(
     :raises ValueError: if the environment draws no frames
     """
     if most_steps < 1 or width < 16:
-        raise ValueError(f"most_steps={most_steps}, width={width}: give at least 1, and 16")
+        raise ValueError(
+            f"most_steps={most_steps}, width={width}: give at least 1 step, and 16 pixels"
+        )
     told: list[str] = []
     if find_game(env_id) is not None:
         frames = _game(model, env_id, seed, most_steps, opening_moves, width, told)

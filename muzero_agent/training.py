@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent import zoo
-from muzero_agent.adapters.envs.names import GAMES, find_game, own_name
+from muzero_agent.adapters.envs.names import runs_foreign_code
 from muzero_agent.callbacks import ResumedProgressBar
 from muzero_agent.checkpoints import (
     SaveCheckpoints,
@@ -126,8 +126,8 @@ def env_of(model: Path) -> str:
         env = str(_read(config)["env"])
     else:
         raise ValueError(f"{model} does not say which environment it was trained on: give --env")
-    if ":" in env or (own_name(env) not in GAMES and find_game(env) is not None):
-        raise ValueError(  # Gymnasium, too, imports what stands in front of a colon
+    if runs_foreign_code(env):
+        raise ValueError(
             f"{model} was trained on {env!r}, and making that runs code of the module that it "
             f"names: if you trust it, give --env {env!r}"
         )

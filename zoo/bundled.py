@@ -8,6 +8,9 @@ from pathlib import Path
 MODELS = Path(__file__).resolve().parent / "models"
 
 
+_MOST_BYTES = 1 << 20
+
+
 def bundled() -> list[str]:
     """Their names."""
     return sorted(path.parent.name for path in MODELS.glob("*/config.json"))
@@ -34,8 +37,11 @@ def find_model(name: str | Path) -> Path:
 def num_actions(directory: Path) -> int | None:
     """How many actions a model knows; None if its directory does not tell."""
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        number = config["action_space"]["n"]
-    except (OSError, ValueError, LookupError, TypeError):
+        with (directory / "config.json").open("rb") as file:  # may be from anybody
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            return None
+        number = json.loads(content)["action_space"]["n"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return number if isinstance(number, int) else None

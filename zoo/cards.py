@@ -119,6 +119,8 @@ def build_space(spec: SpaceSpec) -> spaces.Space[Any]:
         return spaces.MultiDiscrete(spec.nvec, np.dtype(spec.dtype).type)
     if isinstance(spec, MultiBinarySpec):
         return spaces.MultiBinary(spec.n)
+    if any("." in key for key in spec.spaces):
+        raise ValueError("a Dict with a dot in a name, which no network of PyTorch can have")
     return spaces.Dict({key: build_space(part) for key, part in spec.spaces.items()})
 
 
@@ -239,12 +241,22 @@ class Evaluation(_Strict):
     opponent: Text | None = None
     by_rules: bool = False
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.interval is not None and not self.interval[0] <= self.mean <= self.interval[1]:
+            raise ValueError("the mean is not within its interval")
+        return self
+
     def bounds(self) -> tuple[float, float]:
         """The 95% interval of the mean."""
         if self.interval is not None:
             return self.interval
         half = 1.96 * self.std / math.sqrt(self.episodes)
         return self.mean - half, self.mean + half
+
+
+NO_LICENCE = "not told"
+"""Whose model it is says under which licence others may use it."""
 
 
 class Card(_Strict):
@@ -261,7 +273,7 @@ class Card(_Strict):
     env: Text
     env_kwargs: dict[Text, bool | int | float] = {}
     wrappers: list[Text] = []
-    licence: Text = "MIT"
+    licence: Text = NO_LICENCE
     training_steps: Annotated[int, Field(ge=0)]
     training_seconds: Annotated[float, Field(ge=0)]
     seed: int | None

@@ -7,19 +7,19 @@ and replay are not among them: to continue a training run exactly, there is `MuZ
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from stable_baselines3.common import torch_layers
@@ -27,10 +27,11 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 
-from muzero_agent.checks import check_spaces
+from muzero_agent.checks import check_arguments, check_spaces
 from muzero_agent.muzero import MuZero
 from muzero_agent.outline import outlining
 from muzero_agent.policies import MuZeroPolicy
+from muzero_agent.turns import DEFAULTS, resolved
 from muzero_agent.zoo.cards import FORMAT_VERSION, Card, Config, build_space, describe_space
 from muzero_agent.zoo.errors import DamagedModelError, UnsupportedModelError
 from muzero_agent.zoo.files import (
@@ -76,6 +77,14 @@ _LEFT_OUT = {"self", "policy", "env", "policy_kwargs", "device", "tensorboard_lo
 _LEFT_OUT |= {"torch_compile"}  # what a machine can is its own affair
 _LEFT_OUT |= {"_init_setup_model", "stats_window_size", "seed"}
 _LEFT_OUT_OF_POLICY = {"optimizer_class", "optimizer_kwargs"}
+_LEFT_OUT_OF_POLICY |= {  # what the model's own settings take the place of
+    "num_simulations", "search", "discount", "terminal_rewards", "max_num_considered_actions",
+    "dirichlet_fraction", "dirichlet_alpha",
+}  # fmt: skip
+MOST_SIMULATIONS = 100_000
+"""That a model may ask for."""
+MOST_HEADER = 1 << 20
+"""Bytes of the header of a file of weights."""
 
 
 def save(
@@ -95,6 +104,7 @@ def save(
     :raises FileExistsError: if something else stands there
     """
     directory = Path(directory).resolve()  # what a link points to, not the link
+    check_card(card)
     if type(model) is not MuZero:
         raise ValueError(f"{type(model).__name__} would be loaded as MuZero: use `MuZero.save`")
     _check_dtype(dtype)
@@ -114,13 +124,20 @@ def save(
     return directory
 
 
+def check_card(card: object) -> None:
+    """Raise TypeError for what is no card."""
+    if card is not None and not isinstance(card, Card):
+        raise TypeError(f"card={card!r}: give a zoo.Card(name=..., env=..., ...), or None")
+
+
 def write(
     files: dict[str, bytes],
     directory: Path,
     card: Card | None,
     check: Callable[[Path], None] = lambda directory: None,
 ) -> None:
-    """Put files into place as a model directory, all of them or none.
+    """Put files into place as a model directory, all of them or none. In a crash between two
+    renamings, what was there is left beside it, in .NAME.*/old.
 
     :param files: weights and configuration, by name
     :param card: from which the others are made
@@ -178,10 +195,8 @@ def load_files(
             f"{files.path(WEIGHTS)} is not the file that {CONFIG} describes: its hash differs; it "
             "is damaged or incomplete, so fetch it again"
         )
-    try:
-        tensors = load_tensors(content)
-    except SafetensorError as error:
-        raise DamagedModelError(f"{files.path(WEIGHTS)} is no safetensors file: {error}") from error
+    tensors = _tensors(content, files.path(WEIGHTS))
+    check_overrides(overrides)
     if env is not None:
         env = MuZero._wrap_env(maybe_make_env(env, verbose=0), verbose=0)
     n_envs = 1 if env is None else env.num_envs
@@ -210,6 +225,8 @@ def load_files(
         raise DamagedModelError(f"{files.path(WEIGHTS)}: {VALUE_ERROR} is {float(value_error)}")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise DamagedModelError(f"{files.path(WEIGHTS)} holds weights that are not finite")
+    if any(bool((x < 0).any()) for name, x in tensors.items() if name.endswith("norm.var")):
+        raise DamagedModelError(f"{files.path(WEIGHTS)} holds a variance below 0")
     weights = policy.network.state_dict() | tensors
     policy.network.load_state_dict(weights)
     policy.target_network.load_state_dict(weights)
@@ -218,6 +235,40 @@ def load_files(
     if env is not None:
         model.set_env(env)
     return model
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Refuse arguments that `MuZero` does not have, or that cannot work.
+
+    :raises TypeError: naming those that are not known
+    :raises ValueError: for a value that cannot be
+    """
+    known = inspect.signature(MuZero.__init__).parameters
+    allowed = known.keys() - {"self", "policy", "env", "_init_setup_model"}
+    for name in sorted(overrides.keys() - allowed):
+        close = difflib.get_close_matches(name, allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise TypeError(f"load() knows no {name!r}{hint}: give arguments of MuZero")
+    defaults = {name: parameter.default for name, parameter in known.items()}
+    defaults |= {name: resolved(1, name, None) for name in DEFAULTS[1]} | {"num_players": 1}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    check_arguments(defaults | given)
+
+
+def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """Of a file of weights.
+
+    :raises DamagedModelError: if it is none
+    """
+    told = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or told > min(MOST_HEADER, len(content)):
+        raise DamagedModelError(
+            f"{path} is no safetensors file: its header is told to have {told:,} bytes"
+        )
+    try:
+        return load_tensors(content)
+    except Exception as error:  # the library's own, and KeyError for types that torch has not
+        raise DamagedModelError(f"{path} is no safetensors file: {error!r}") from error
 
 
 def read_config(files: ModelFiles) -> Config:
@@ -378,6 +429,9 @@ def _outline(
                     f"policy_kwargs.{name}: {policy_kwargs[name]!r} is none of {sorted(known)}"
                 )
             policy_kwargs[name] = known[policy_kwargs[name]]
+    for name in ("normalize_images", "normalize_observations"):
+        if not isinstance(policy_kwargs.get(name, True), bool):
+            raise ValueError(f"policy_kwargs.{name}: {policy_kwargs[name]!r} is no bool")
     arguments: dict[str, Any] = {
         name: float(value) if value in ("inf", "-inf") else value
         for name, value in config.arguments.items()
@@ -387,11 +441,12 @@ def _outline(
     unknown = arguments.keys() - (all_arguments - _LEFT_OUT) | policy_kwargs.keys() & (
         _LEFT_OUT_OF_POLICY
     )
-    unknown |= overrides.keys() - (all_arguments - {"self", "policy", "env", "_init_setup_model"})
     if unknown:
         raise ValueError(f"MuZero knows no {sorted(unknown)}")
-    if max(arguments.get(name, 0) for name in ("num_simulations", "unroll_steps")) > 100_000:
-        raise ValueError("num_simulations and unroll_steps: 100,000 are the most")
+    if max(arguments.get(name, 0) for name in ("num_simulations", "unroll_steps")) > (
+        MOST_SIMULATIONS
+    ):
+        raise ValueError(f"num_simulations and unroll_steps: {MOST_SIMULATIONS:,} are the most")
     arguments = {"policy_kwargs": policy_kwargs, "device": device} | arguments | overrides
     model = MuZero(config.policy, None, _init_setup_model=False, **arguments)
     model.policy_kwargs = policy_kwargs  # no default that has changed since comes in

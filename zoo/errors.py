@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+MOST_CHARACTERS = 2_000
 
-class ModelError(ValueError):
+
+def printable(text: str, most: int = 200) -> str:
+    """On one line, without what a terminal would act on, and no longer than is of use."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:most])
+
+
+class _Complaint:
+    """What is told may quote a file or a server, and terminals act on some characters."""
+
+    def __init__(self, *args: object) -> None:
+        told = (printable(arg, MOST_CHARACTERS) if isinstance(arg, str) else arg for arg in args)
+        super().__init__(*told)
+
+
+class ModelError(_Complaint, ValueError):
     """A model that cannot be used; nothing of it was run, and nothing was changed."""
 
 
@@ -19,9 +34,9 @@ class UntrustedModelError(ModelError):
     """Loading would run code of the model's author, and nobody said that the author is trusted."""
 
 
-class ModelNotFoundError(FileNotFoundError):
+class ModelNotFoundError(_Complaint, FileNotFoundError):
     """There is no such model, or one of its files is missing."""
 
 
-class HubError(OSError):
+class HubError(_Complaint, OSError):
     """The hub could not be asked, or gave something else than was asked for."""

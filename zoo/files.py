@@ -19,12 +19,17 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from muzero_agent.zoo.cards import FORMAT_VERSION, Config, FileEntry, Manifest
-from muzero_agent.zoo.errors import DamagedModelError, ModelNotFoundError, UnsupportedModelError
+from muzero_agent.zoo.errors import (
+    DamagedModelError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+    printable,
+)
 
 WEIGHTS, CONFIG, CARD, README = "model.safetensors", "config.json", "card.json", "README.md"
 MANIFEST = "manifest.json"
@@ -47,9 +52,9 @@ class ModelFiles:
         self.directory = Path(directory)
         if not self.directory.is_dir():
             raise ModelNotFoundError(f"{self.directory} is no directory")
-        self._within = self.directory.resolve()
-        if self._within.parent.name == "snapshots":  # models--org--name/{snapshots/COMMIT,blobs}
-            self._within = self._within.parents[1]
+        self._within = [self.directory.resolve()]
+        if (blobs := blobs_of(self._within[0])) is not None:
+            self._within.append(blobs)
         self.manifest: Manifest | None = None  # None: of version 1
         if self.has(MANIFEST):
             self.manifest = parse(Manifest, self._content(MANIFEST), self.path(MANIFEST))
@@ -81,12 +86,13 @@ class ModelFiles:
                 f"{self.path(name)} is not in {MANIFEST}: somebody added it; remove it, or fetch "
                 "the model again"
             )
-        content = self._content(name)
+        if entry is None:
+            return self._content(name)  # complains
+        content = self._content(name, entry.size)
         if describe(content) != entry:
             raise DamagedModelError(
-                f"{self.path(name)} is not the file that {MANIFEST} describes ({len(content):,} "
-                f"bytes in place of {entry.size:,}, or another hash): it is damaged or incomplete, "
-                "so fetch it again"
+                f"{self.path(name)} is not the file that {MANIFEST} describes: its hash differs; "
+                "it is damaged, so fetch it again"
             )
         return content
 
@@ -97,23 +103,51 @@ class ModelFiles:
         """
         return parse(schema, self.read(name), self.path(name))
 
-    def _content(self, name: str) -> bytes:
+    def _content(self, name: str, size: int | None = None) -> bytes:
+        """:param size: that is told; a file of another is not read"""
         path, most = self.path(name), MOST_BYTES[name]
         if not path.is_file():
-            raise ModelNotFoundError(
-                f"{self.directory} has no {name}: give a directory that `zoo.save` wrote"
-            )
-        if not path.resolve().is_relative_to(self._within):
+            raise ModelNotFoundError(f"{self.directory} has no {name}: {self._advice(name)}")
+        if not any(path.resolve().is_relative_to(within) for within in self._within):
             raise DamagedModelError(
                 f"{path} is a link out of its directory, which is not followed: put the file "
                 "itself there (`cp -L`)"
             )
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size  # so much memory is taken, whatever comes
-            content = file.read(min(size, most) + 1)
+            held = os.fstat(file.fileno()).st_size  # so much memory is taken, whatever comes
+            if size is not None and held != size:
+                raise DamagedModelError(
+                    f"{path} is not the file that {MANIFEST} describes: it has {held:,} bytes in "
+                    f"place of {size:,}; it is damaged or incomplete, so fetch it again"
+                )
+            content = file.read(min(held, most) + 1)
         if len(content) > most:
             raise DamagedModelError(f"{path} is larger than {most:,} bytes")
         return content
+
+    def _advice(self, name: str) -> str:
+        told = self.manifest.files if self.manifest is not None else {}
+        if name in told:
+            return f"{MANIFEST} tells of one, so the model is incomplete: fetch it again"
+        if name == CARD:
+            return (
+                "nobody said where the model comes from: `zoo.save(model, directory, card=...)` "
+                "writes one, and so do `muzero-agent train` and `zoo pack`"
+            )
+        return "give a directory that `zoo.save` wrote"
+
+
+def blobs_of(directory: Path) -> Path | None:
+    """Where the links of a directory lead that is in a cache of `huggingface_hub`; None elsewhere.
+
+    :param directory: models--org--name/snapshots/COMMIT
+    """
+    if directory.parent.name != "snapshots":
+        return None
+    repo = directory.parents[1]
+    blobs = repo / "blobs"
+    inside = repo.name.startswith("models--") and blobs.is_dir() and blobs.resolve() == blobs
+    return blobs if inside else None
 
 
 def describe(content: bytes) -> FileEntry:
@@ -135,7 +169,7 @@ def parse(schema: type[_Schema], content: bytes, path: Path) -> _Schema:
     :raises DamagedModelError: if it does not keep to the schema
     """
     try:
-        version = json.loads(content).get("format_version", FORMAT_VERSION)
+        version = json.loads(content, object_pairs_hook=_once).get("format_version", FORMAT_VERSION)
         if not (isinstance(version, int) and 1 <= version <= FORMAT_VERSION):
             raise UnsupportedModelError(
                 f"{path} has format version {printable(str(version))}, and this release reads "
@@ -154,9 +188,14 @@ def parse(schema: type[_Schema], content: bytes, path: Path) -> _Schema:
         raise DamagedModelError(f"{path}: {error}") from error
 
 
-def printable(text: str, most: int = 200) -> str:
-    """On one line, without what a terminal would act on, and no longer than is of use."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:most])
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of two entries with one name, readers take now the first, now the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{double!r} is there twice")
+    return found
 
 
 def to_json(content: BaseModel) -> bytes:

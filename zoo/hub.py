@@ -13,15 +13,18 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from muzero_agent.zoo.errors import (
     DamagedModelError,
     HubError,
     ModelNotFoundError,
+    printable,
 )
 from muzero_agent.zoo.files import (
     CARD,
@@ -30,7 +33,7 @@ from muzero_agent.zoo.files import (
     MOST_BYTES,
     WEIGHTS,
     ModelFiles,
-    printable,
+    blobs_of,
 )
 
 try:
@@ -45,7 +48,6 @@ except ImportError as error:
 
 log = logging.getLogger(__name__)
 
-REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What may go wrong on the way; its bases are the errors of the HTTP library, and OSError.
 _FAILURES: tuple[type[Exception], ...] = (
@@ -65,6 +67,7 @@ def fetch(
     *,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    names: Sequence[str] = (CONFIG, WEIGHTS, CARD),
 ) -> ModelFiles:
     """The files of a model, from the cache if they are there.
 
@@ -72,18 +75,20 @@ def fetch(
     :param revision: hash of a commit, 40 hexadecimal digits
     :param cache_dir: None: `huggingface_hub`'s
     :param local_files_only: ask nobody; what is not in the cache is missing
+    :param names: which files, besides the manifest
     :raises ModelNotFoundError: if there is no such repository, commit or file
     :raises HubError: if the hub cannot be reached, or answers amiss
     :raises DamagedModelError: if a file is not what the manifest says, or larger than it may be
     :raises ValueError: if the revision is no commit; what "main" is now is told
     """
+    _check_name(repo)
     offline = local_files_only or constants.is_offline_mode()
     if revision is None or not COMMIT.fullmatch(revision):
         raise ValueError(_advice(repo, revision, offline))
     folder = _fetch_file(repo, revision, MANIFEST, cache_dir, offline, None)
     files = _open(folder)
     assert files.manifest is not None
-    for name in (CONFIG, WEIGHTS, CARD):
+    for name in names:
         entry = files.manifest.files.get(name)  # type: ignore[call-overload]
         if entry is None:
             continue
@@ -91,7 +96,9 @@ def fetch(
         try:
             files.read(name)
         except DamagedModelError:
-            _forget(files.path(name))
+            if not offline:  # either of the two is the false one
+                _forget(files.path(name))
+                _forget(files.path(MANIFEST))
             raise
     return files
 
@@ -106,8 +113,10 @@ def push(
     :return: the commit's hash, for `load(repo, revision=...)`
     :raises HubError: if the hub refuses
     """
-    if not REPO.fullmatch(repo):
-        raise ValueError(f"{repo!r} names no repository: give org/name")
+    try:
+        _check_name(repo)
+    except ModelNotFoundError as error:
+        raise ValueError(str(error)) from None
     api = hf.HfApi(endpoint=_endpoint(), token=token)
     with _hub_errors(repo):
         api.create_repo(repo, private=private, exist_ok=True)
@@ -133,7 +142,7 @@ def _fetch_file(
     if isinstance(where, str):
         log.debug("%s@%s: %s is in the cache", repo, commit, name)
         return Path(where).parent
-    with _hub_errors(f"{repo}@{commit}: {name}"):
+    with _hub_errors(f"{repo}@{commit}: {name}"), _watched(name):
         if not offline:
             _check_before(repo, commit, name, size)
         path = hf.hf_hub_download(
@@ -180,9 +189,40 @@ def _check_before(repo: str, commit: str, name: str, size: int | None) -> None:
             f"{f'{most:,} are the most' if size is None else f'its manifest says {size:,}'}: it "
             "was not fetched"
         )
-    here, there = urlsplit(endpoint), urlsplit(told.location)
-    if name != WEIGHTS and (here.scheme, here.netloc) != (there.scheme, there.netloc):
-        raise HubError(f"{url} is redirected to {there.netloc}, which is not followed")
+
+
+_watching = threading.local()
+"""`name`: of the file that this thread is fetching, if any."""
+_ETAG = re.compile(r'(W/)?"?[0-9A-Za-z_-]{1,200}"?')
+
+
+@contextmanager
+def _watched(name: str) -> Iterator[None]:
+    """Look at every answer while a file is fetched: `huggingface_hub` asks more than once, follows
+    where it is sent, and takes the ETag for the name of a file in its cache."""
+    hooks: list[Any] = hf.get_session().event_hooks["response"]
+    if _look_at not in hooks:
+        hooks.append(_look_at)
+    _watching.name = name
+    try:
+        yield
+    finally:
+        _watching.name = None
+
+
+def _look_at(response: Any) -> None:
+    name = getattr(_watching, "name", None)
+    if name is None:
+        return
+    url = str(response.request.url)
+    if response.request.method == "HEAD":
+        for header in ("ETag", "X-Linked-Etag"):
+            if not _ETAG.fullmatch(response.headers.get(header, "none")):
+                raise HubError(f"{url}: the hub answers with an {header} that is none")
+    if name != WEIGHTS and "Location" in response.headers:
+        here, there = urlsplit(url), urlsplit(urljoin(url, response.headers["Location"]))
+        if (here.scheme, here.netloc) != (there.scheme, there.netloc):
+            raise HubError(f"{url} is redirected to {there.netloc}, which is not followed")
 
 
 def _open(folder: Path) -> ModelFiles:
@@ -194,16 +234,34 @@ def _open(folder: Path) -> ModelFiles:
 
 
 def _forget(pointer: Path) -> None:
-    """Take a file out of the cache, so that it is fetched anew the next time."""
+    """Take a file out of the cache, so that it is fetched anew the next time; what a link leads to
+    is removed only where the cache keeps what its links lead to."""
+    blobs = blobs_of(pointer.parent.resolve())
     blob = pointer.resolve()
-    pointer.unlink(missing_ok=True)
-    blob.unlink(missing_ok=True)
+    try:
+        pointer.unlink(missing_ok=True)
+        if blobs is not None and blob.parent == blobs:
+            blob.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s is damaged, and cannot be removed: %s", pointer, error)
+
+
+def _check_name(repo: str) -> None:
+    """Raise ModelNotFoundError if no repository can have this name."""
+    try:
+        hf.utils.validate_repo_id(repo)  # type: ignore[attr-defined]
+        if repo.count("/") == 1:
+            return
+        reason = "give org/name"
+    except hf_errors.HFValidationError as error:
+        reason = str(error)
+    raise ModelNotFoundError(f"{repo!r} names no repository on the hub: {reason}")
 
 
 def _advice(repo: str, revision: str | None, offline: bool) -> str:
     text = (
-        f"{repo}: give revision=..., the hash of a commit (40 hexadecimal digits), since branches "
-        "and tags move"
+        f"{repo}: give revision=..., or {repo}@..., the hash of a commit (40 hexadecimal digits), "
+        f"since branches and tags{f', such as {revision},' if revision else ''} move"
     )
     if offline:
         return text

@@ -14,7 +14,14 @@ from stable_baselines3.common.type_aliases import GymEnv
 from muzero_agent.muzero import MuZero
 from muzero_agent.zoo.bundled import MODELS, bundled
 from muzero_agent.zoo.cards import FORMAT_VERSION, Card, Evaluation
-from muzero_agent.zoo.directory import convert, load_files, read_config, write
+from muzero_agent.zoo.directory import (
+    MOST_SIMULATIONS,
+    check_card,
+    convert,
+    load_files,
+    read_config,
+    write,
+)
 from muzero_agent.zoo.errors import DamagedModelError
 from muzero_agent.zoo.files import (
     CARD,
@@ -26,7 +33,7 @@ from muzero_agent.zoo.files import (
     describe,
     to_json,
 )
-from muzero_agent.zoo.sources import open_model
+from muzero_agent.zoo.sources import open_model, path_of
 
 MOST_UNZIPPED = 4 << 30  # bytes
 
@@ -96,7 +103,7 @@ def load(
         zip and `trust` is not given
     :raises HubError: if the hub cannot be reached, or answers amiss
     """
-    path = Path(name).expanduser()
+    path = path_of(name)
     if trust and path.is_file() and not (isinstance(name, str) and name in bundled()):
         _check_zip(path)
         env = None if env is None else maybe_make_env(env, verbose=0)
@@ -120,7 +127,11 @@ def card(
     :raises ModelError: if the card is damaged
     """
     files = open_model(
-        name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        name,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        names=[CARD],
     )
     return files.parse(Card, CARD)
 
@@ -164,6 +175,7 @@ def export(
     :return: the directory
     :raises FileExistsError: if something else stands there
     """
+    check_card(card)
     files = open_model(
         name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
@@ -174,8 +186,11 @@ def export(
     if dtype is not None and dtype != config.dtype:
         weights, update["dtype"] = convert(weights, model, dtype), dtype
     if num_simulations is not None:
-        if num_simulations < 1:
-            raise ValueError(f"num_simulations={num_simulations}: give at least 1")
+        if type(num_simulations) is not int or not 1 <= num_simulations <= MOST_SIMULATIONS:
+            raise ValueError(
+                f"num_simulations={num_simulations!r}: give a whole number from 1 to "
+                f"{MOST_SIMULATIONS:,}"
+            )
         update["arguments"] = config.arguments | {"num_simulations": num_simulations}
     if card is None and files.has(CARD):
         card = files.parse(Card, CARD)

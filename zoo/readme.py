@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from muzero_agent.zoo.cards import Card, Evaluation
+from muzero_agent.zoo.cards import NO_LICENCE, Card, Evaluation
 
 TAGS = ["deep-reinforcement-learning", "muzero", "reinforcement-learning", "stable-baselines3"]
 
@@ -25,10 +25,11 @@ def readme(card: Card, num_bytes: int) -> str:
 
     :param num_bytes: of the model's files
     """
+    licence = {} if card.licence == NO_LICENCE else {"license": card.licence.lower()}
     front = yaml.safe_dump(
         {
             "library_name": "muzero-agent",
-            "license": card.licence.lower(),
+            **licence,
             "tags": [card.env, *TAGS],
             "model-index": [
                 {"name": card.name, "results": [_result(card, e) for e in card.evaluations]}
@@ -48,8 +49,8 @@ def readme(card: Card, num_bytes: int) -> str:
         "## Where it comes from",
         "\n".join(f"- {key}: {_line(value)}" for key, value in origin(card).items()),
     ]
-    if card.notes:
-        parts.append(card.notes)
+    if card.notes:  # a quotation, so that it is nobody else's voice
+        parts.append("\n".join(f"> {_line(line)}".rstrip() for line in card.notes.splitlines()))
     return "\n\n".join(parts) + "\n"
 
 
@@ -109,5 +110,7 @@ def origin(card: Card) -> dict[str, str]:
 
 
 def _line(text: str) -> str:
-    """On one line, and in one cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """On one line, and in one cell of a table; markup that it holds is shown, not obeyed."""
+    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("](", "]\\(")):
+        text = text.replace(mark, shown)
+    return " ".join(text.split())

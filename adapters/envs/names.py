@@ -52,6 +52,13 @@ def own_name(name: str) -> str:
     return _OWN_NAMES.get(name, name)
 
 
+def runs_foreign_code(name: str) -> bool:
+    """Whether making the environment of this name imports a module that the name tells: then it is
+    for the user to say it, never for a file."""
+    # Gymnasium, too, imports what stands in front of a colon.
+    return ":" in name or (own_name(name) not in GAMES and find_game(name) is not None)
+
+
 def find_game(name: str) -> Callable[[], Any] | None:
     """What makes the game of this name; None if the name is none of a game.
 

@@ -12,6 +12,7 @@ import shutil
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,112 @@ def test_complaints_quote_nothing_that_a_terminal_would_act_on(model: Path) -> N
     with pytest.raises(zoo.UnsupportedModelError) as refused:
         zoo.load(model)
     assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda c: c["observation_space"].update(type="B\x1b[2Jox")),
+        ("config.json", lambda c: c["policy_kwargs"].update({"\x1b[2J": 1})),
+        ("config.json", lambda c: c["arguments"].update(train_freq=[1, "\x1b[2J"])),
+        ("config.json", lambda c: c["arguments"].update(learning_rate="\x1b[2J")),
+        ("card.json", lambda c: c.update({"\x9b2J": 1})),
+        ("manifest.json", lambda c: c["files"].update({"\x1b[2J": c["files"]["config.json"]})),
+    ],
+)
+def test_no_complaint_holds_control_characters(model: Path, name: str, change: Any) -> None:
+    rewrite(model / name, change)
+    with pytest.raises(zoo.ModelError) as caught:
+        zoo.verify(model)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("dtype", ["F8_E8M0", "F4", "F6_E2M3", "\x1b[2J"])
+def test_types_that_torch_does_not_know(model: Path, dtype: str) -> None:
+    weights = model / "model.safetensors"
+    content = weights.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header[next(key for key in header if key != "__metadata__")]["dtype"] = dtype
+    text = json.dumps(header).encode()
+    weights.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    seal(model)
+    with pytest.raises(zoo.DamagedModelError, match="no safetensors file") as caught:
+        zoo.load(model)
+    assert str(caught.value).isprintable()
+
+
+def test_a_header_of_many_tensors(model: Path) -> None:
+    """A million names take gigabytes once they are objects."""
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    text = json.dumps({f"x{i}": empty for i in range(30_000)}).encode()
+    (model / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    seal(model)
+    refuse(model, zoo.DamagedModelError, "its header is told to have")
+
+
+def test_an_entry_that_is_there_twice(model: Path) -> None:
+    path = model / "config.json"
+    text = path.read_text()
+    path.write_text(text.replace('"num_timesteps"', '"num_timesteps": 1, "num_timesteps"'))
+    seal(model)
+    refuse(model, zoo.DamagedModelError, "'num_timesteps' is there twice")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_simulations", 10**9), ("search", "nonsense"), ("normalize_images", "x")],
+)
+def test_settings_in_the_wrong_place(model: Path, name: str, value: Any) -> None:
+    rewrite(model / "config.json", lambda c: c["policy_kwargs"].update({name: value}))
+    refuse(model, zoo.DamagedModelError, name)
+
+
+def test_a_variance_below_zero(model: Path) -> None:
+    weights = model / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["running_norm.var"] -= 10.0
+    save_file(tensors, weights)
+    seal(model)
+    refuse(model, zoo.DamagedModelError, "a variance below 0")
+
+
+def _put(card: dict[str, Any], told: dict[str, Any]) -> None:
+    card["evaluations"] = [told]
+
+
+def test_an_interval_that_does_not_hold_its_mean(model: Path) -> None:
+    for interval in ([600.0, -5.0], [1e6, 2e6]):
+        told = {
+            "metric": "mean return", "mean": 9.0, "std": 1.0, "interval": interval, "episodes": 100,
+            "seed": 0, "num_simulations": 4, "opponent": None, "by_rules": False,
+        }  # fmt: skip
+        rewrite(model / "card.json", partial(_put, told=told))
+        with pytest.raises(zoo.DamagedModelError, match="not within its interval"):
+            zoo.card(model)
+
+
+def test_a_card_imports_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from muzero_agent.evaluation import measure_again
+
+    (tmp_path / "evilpkg.py").write_text("import os\nos.mkdir(os.environ['MARK'])\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("MARK", str(tmp_path / "was run"))
+    card = zoo.card("acrobot")
+    for env in ("evilpkg.mod", "evilpkg:env", "evilpkg:Env-v0"):
+        with pytest.raises(ValueError, match="runs code of the module"):
+            measure_again(
+                zoo.load("acrobot"), card.model_copy(update={"env": env}), card.evaluations[0], 1
+            )
+    assert not (tmp_path / "was run").exists()
+
+
+def test_a_readme_shows_markup_and_does_not_obey_it(tmp_path: Path) -> None:
+    notes = "# Verified by the maintainers\n<script>alert(1)</script> ![x](http://evil/x.png)"
+    card = zoo.card("acrobot").model_copy(update={"notes": notes, "name": "<b>x</b>"})
+    text = (zoo.export("acrobot", tmp_path / "copy", card=card) / "README.md").read_text()
+    body = text.split("---", 2)[2]
+    assert "\n# Verified" not in body
+    assert "<script>" not in body
+    assert "<b>" not in body
+    assert "](http" not in body

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,20 @@ def test_a_directory_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
     zoo.load("org/model")
     (tmp_path / "org" / "model" / "config.json").unlink()
     with pytest.raises(zoo.ModelNotFoundError, match=r"org/model has no config\.json"):
-        zoo.load("org/model", revision="0" * 40)
+        zoo.load("org/model")
+
+
+def test_a_revision_means_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies here under that name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(WHOLE, "org/model")
+    for name, revision in (("org/model", "0" * 40), (f"org/model@{'0' * 40}", None)):
+        with pytest.raises(zoo.ModelNotFoundError, match="is not in the cache"):
+            zoo.load(name, revision=revision, local_files_only=True, cache_dir=tmp_path / "cache")
+    others: tuple[str | Path, ...] = ("tictactoe", "./org/model/x", tmp_path / "org" / "model")
+    for other in others:
+        with pytest.raises(ValueError, match="is of a repository on the hub"):
+            zoo.load(other, revision="0" * 40)
 
 
 def test_a_home_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +81,37 @@ def test_what_does_not_exist(tmp_path: Path) -> None:
         zoo.load("tic-tac-toe")
     with pytest.raises(zoo.ModelNotFoundError, match=r"package \(.*connect_four"):
         zoo.load(tmp_path / "x")
+    for name in ("./tictactoe", "", None, "~nosuchuser/x", "x" * 5000, "a\0b"):
+        with pytest.raises(zoo.ModelNotFoundError, match=r"does not exist|is no name of a model"):
+            zoo.load(name)  # type: ignore[arg-type]
+
+
+def test_a_zip_beside_is_pointed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.zip").write_bytes(b"PK")
+    with pytest.raises(zoo.ModelNotFoundError, match=r"load\('mine.zip', trust=True\)"):
+        zoo.load("mine")
+
+
+def test_wrong_arguments_are_no_damage() -> None:
+    with pytest.raises(TypeError, match="did you mean num_simulations"):
+        zoo.load("cartpole", num_simulation=3)
+    with pytest.raises(ValueError, match=r"^num_simulations=0: give a whole number"):
+        zoo.load("cartpole", num_simulations=0)
+    assert zoo.load("tictactoe", td_steps=None, gamma=None).gamma == 1.0
+
+
+def test_what_is_no_card(tmp_path: Path) -> None:
+    model = zoo.load("cartpole")
+    for card in ("hello", {"name": "x"}):
+        with pytest.raises(TypeError, match=r"give a zoo\.Card"):
+            zoo.save(model, tmp_path / "x", card=card)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"give a zoo\.Card"):
+            zoo.export("cartpole", tmp_path / "x", card=card)  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
+    plain = zoo.save(model, tmp_path / "plain")
+    with pytest.raises(zoo.ModelNotFoundError, match=r"card\.json: nobody said.*card=\.\.\."):
+        zoo.card(plain)
 
 
 def test_a_copy_is_the_same(tmp_path: Path) -> None:
@@ -102,7 +147,9 @@ def test_a_copy_in_half_precision(tmp_path: Path) -> None:
     assert (again / "model.safetensors").stat().st_size < 3_000_000
     restored = load_file(again / "model.safetensors")
     assert all(torch.equal(restored[name], before[name]) for name in before)
-    for wrong in ({"dtype": "int8"}, {"num_simulations": 0}):
-        with pytest.raises(ValueError, match=r"int8|num_simulations=0"):
+    wrongs: list[dict[str, Any]] = [{"dtype": "int8"}]
+    wrongs += [{"num_simulations": number} for number in (0, 200_000, 5.5)]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match=r"int8|num_simulations="):
             zoo.export(WHOLE, tmp_path / "x", **wrong)
     assert not (tmp_path / "x").exists()
