@@ -52,6 +52,28 @@ def to_space(space: spaces.Space[Any], actions: NDArray[np.integer]) -> NDArray[
     return chosen
 
 
+def from_space(space: spaces.Space[Any], elements: ArrayLike) -> NDArray[np.int64]:
+    """The numbers [B] of elements of the space [B, *space.shape].
+
+    :raises ValueError: if some are none of the space
+    """
+    given = np.asarray(elements)
+    parts = components(space)
+    columns = given.reshape(len(given), -1)
+    number = np.zeros(len(given), np.int64)
+    fits = columns.shape[1] == len(parts) or not len(given)
+    if fits and len(given):
+        whole = columns.astype(np.int64)
+        fits = bool(((whole == columns) & (whole >= 0) & (whole < np.array(parts, np.int64))).all())
+        for i, choices in enumerate(parts):
+            number = number * choices + whole[:, i]
+    if not fits:
+        raise ValueError(
+            f"actions of the shape {given.shape}, such as {given[:1]}, are not all of {space}"
+        )
+    return number
+
+
 def mask_sizes(space: spaces.Space[Any]) -> tuple[int, ...]:
     """How many entries a mask of one observation may have; see `legal_actions`."""
     return tuple(dict.fromkeys((sum(components(space)), num_actions(space))))

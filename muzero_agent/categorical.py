@@ -10,6 +10,8 @@ is a distribution over the atoms of a support with its mass on the two atoms nex
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -60,6 +62,10 @@ class Support(nn.Module):
     """
 
     atoms: Tensor  # [size]
+    smoothing: float = 0.0
+    """Standard deviation of the targets, in steps between atoms; 0: they are two-hot. The mean that
+    is learned is the same but for what a bound cuts off (Farebrother et al. 2024, arXiv 2403.03950,
+    section 3.1, "HL-Gauss", who recommend 0.75)."""
 
     def __init__(self, bound: float = 30.0, size: int = 61) -> None:
         super().__init__()
@@ -99,8 +105,19 @@ class Support(nn.Module):
         target = torch.zeros(*x.shape, self.size, dtype=x.dtype, device=x.device)
         return target.scatter_(-1, index, torch.stack((1.0 - upper_mass, upper_mass), -1))
 
+    def gaussian(self, x: Tensor) -> Tensor:
+        """Distributions [..., size] with the mass that a normal one around h(x) has nearest to each
+        atom; what lies beyond the bounds goes to the others."""
+        edges = torch.arange(self.size + 1, dtype=x.dtype, device=x.device) - 0.5
+        distance = (edges - self.position(x).unsqueeze(-1)) / (self.smoothing * math.sqrt(2.0))
+        mass = torch.erf(distance).diff(dim=-1)
+        return mass / mass.sum(-1, keepdim=True)
+
     def cross_entropy(self, logits: Tensor, x: Tensor) -> Tensor:
-        """-sum(two_hot(x) log softmax(logits)): [...] of logits [..., size] and scalars [...]."""
+        """-sum(two_hot(x) log softmax(logits)): [...] of logits [..., size] and scalars [...]; with
+        `smoothing`, `gaussian` takes the place of `two_hot`."""
+        if self.smoothing > 0:
+            return -(self.gaussian(x) * torch.log_softmax(logits, -1)).sum(-1)
         index, upper_mass = self.bracket(x)
         lower, upper = torch.log_softmax(logits, -1).gather(-1, index).unbind(-1)
         return -torch.lerp(lower, upper, upper_mass)

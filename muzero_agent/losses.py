@@ -55,7 +55,8 @@ def unroll(network: MuZeroNetwork, latent: Tensor, actions: Tensor) -> tuple[Ten
         latent, reward_logits = network.dynamics(scale_gradient(latent, 0.5), action)
         latents.append(latent)
         rewards.append(reward_logits)
-    return torch.stack(latents), torch.stack(rewards)
+    no_rewards = latent.new_empty(0, len(latent), network.support.size)
+    return torch.stack(latents), torch.stack(rewards) if rewards else no_rewards
 
 
 def muzero_loss(
@@ -72,7 +73,8 @@ def muzero_loss(
     """MuZero's loss (appendix G), EfficientZero's consistency loss (section 4.1), and a loss of
     reconstruction (Scholz et al. 2021, arXiv 2102.05599, section 4.1).
 
-    The first step has weight 1 and each of the K unrolled steps 1/K. The consistency loss compares
+    The first step has weight 1 and each of the K unrolled steps 1/K; with K = 0 policy and value
+    alone are learned. The consistency loss compares
     the unrolled latents with representations of the observations that really followed, through
     which no gradient flows. The loss of reconstruction is the cross entropy of each entry of the
     observation, averaged over its entries: what a latent says was observed against what was.
@@ -90,8 +92,11 @@ def muzero_loss(
     batch, steps = targets.actions.shape
     latents, reward_logits = unroll(network, network.representation(obs), targets.actions)
     policy_logits, value_logits = network.prediction(latents.flatten(0, 1))
+    # Under autocast networks compute in bfloat16, of whose 8 bits a loss would have nothing left.
+    policy_logits, value_logits = policy_logits.float(), value_logits.float()
+    reward_logits = reward_logits.float()
 
-    step_weight = torch.full((steps + 1, 1), 1.0 / steps, device=latents.device)
+    step_weight = torch.full((steps + 1, 1), 1.0 / max(steps, 1), device=latents.device)
     step_weight[0] = 1.0
     weight = step_weight * targets.weights / batch  # [K + 1, B]
 

@@ -7,7 +7,7 @@ import io
 import math
 import pathlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, ClassVar, TypeVar
 
@@ -31,8 +31,6 @@ from stable_baselines3.common.type_aliases import (
 )
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
-from torch.nn.utils import clip_grad_norm_
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from muzero_agent.actions import num_actions, to_space
 from muzero_agent.adapters.envs.atari import warn_of_compounded_skips
@@ -52,6 +50,7 @@ from muzero_agent.checks import (
 from muzero_agent.exploration import Exploration
 from muzero_agent.losses import Losses, Targets, muzero_loss
 from muzero_agent.observations import add_batch_dimension, concatenate, row_of
+from muzero_agent.offline import OfflineSettings, learn_offline
 from muzero_agent.planner import Plan
 from muzero_agent.policies import (
     CnnPolicy,
@@ -75,6 +74,7 @@ from muzero_agent.turns import (
     symmetries_of,
 )
 from muzero_agent.types import Observation
+from muzero_agent.updates import Updates
 
 SelfMuZero = TypeVar("SelfMuZero", bound="MuZero")
 
@@ -409,6 +409,85 @@ class MuZero(OffPolicyAlgorithm):
             total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
 
+    def learn_offline(
+        self: SelfMuZero,
+        dataset: Any,
+        gradient_steps: int,
+        *,
+        policy_targets: str = "auto",
+        value_targets: str | Mapping[str, float] = "auto",
+        max_drop: float = math.inf,
+        softness: float = 50.0,
+        unroll_steps: int | None = None,
+        batch_size: int | None = None,
+        reanalyse_ratio: int = 64,
+        value_smoothing: float = 0.0,
+        bfloat16: bool = False,
+        trust: bool = False,
+        callback: MaybeCallback = None,
+        log_interval: int = 100,
+        tb_log_name: str = "MuZero",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMuZero:
+        """Learn from recorded play, without an environment (MuZero Unplugged, arXiv 2104.06294).
+
+        Updates count as timesteps here: for callbacks, schedules of the learning rate and logs.
+        `learn` may follow, and starts with an empty replay.
+
+        :param dataset: a PGN file, also .zst, or several (extra `chess`); episodes, or a file of
+            them (see `datasets.save_episodes`); a dataset of Minari or its id (extra `offline`); a
+            replay buffer of SB3 or of this package, or its file. See `datasets`
+        :param gradient_steps: updates
+        :param policy_targets: "search": the policy of searches with the newest weights, repeated
+            all the time (Reanalyse); "actions": what was played; "candidates": a softmax of the
+            moves that were scored, in games of chess. "auto": candidates in chess, else search
+        :param value_targets: "search": as `learn` has them, from rewards and values of newest
+            searches; "result": the return, or the result of the game; "evaluation": recorded
+            values; or a mixture, such as {"result": 0.3, "evaluation": 0.7}, in which what was not
+            recorded of a state leaves its weight to the others. "auto": evaluation in chess, where
+            none is told the result, else search
+        :param max_drop: with "actions", those after which the recorded value of the player is lower
+            by more than this are blunders, which are not imitated; of a game from -1 to 1
+        :param softness: of that softmax, in centipawns: by so much a move is worse that is
+            imitated 1/e times as often
+        :param unroll_steps: K; None: the model's own. 0 learns policy and value alone, in games
+            of chess
+        :param batch_size: None: the model's own
+        :param reanalyse_ratio: recorded states that are searched anew with each update, in turn
+        :param value_smoothing: see `categorical.Support.smoothing`
+        :param bfloat16: compute the networks in bfloat16, where the processor is quicker at that
+        :param trust: whether a file may hold pickles, which run code when loaded
+        :param callback: any of SB3's; each update is a step to it
+        :param log_interval: updates between two logs
+        :param reset_num_timesteps: False goes on with a run that was interrupted: give the updates
+            that remain
+        :raises ValueError: for what does not fit the model
+        """
+        learn_offline(
+            self,
+            dataset,
+            gradient_steps,
+            OfflineSettings(
+                policy_targets=policy_targets,
+                value_targets=value_targets,
+                max_drop=max_drop,
+                softness=softness,
+                unroll_steps=self.unroll_steps if unroll_steps is None else unroll_steps,
+                batch_size=self.batch_size if batch_size is None else batch_size,
+                reanalyse_ratio=reanalyse_ratio,
+                value_smoothing=value_smoothing,
+                bfloat16=bfloat16,
+                trust=trust,
+            ),
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+        return self
+
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is None:
             raise ValueError("this model has no environment: call `set_env` first")
@@ -608,34 +687,31 @@ class MuZero(OffPolicyAlgorithm):
         policy = self.policy
         policy.set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
-        parameters = list(policy.network.parameters())
-        averages = list(policy.target_network.parameters())
-        update_average = get_ema_multi_avg_fn(self.target_decay)
+        updates = self._updates()
         history: list[torch.Tensor] = []
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             self._warn_of_clipping(batch)
             losses = self._loss(batch)
-            policy.optimizer.zero_grad()
-            losses.total.backward()
-            norm = clip_grad_norm_(parameters, self.max_grad_norm)
-            if not torch.isfinite(norm):
-                raise FloatingPointError(
-                    f"the gradient of update {self._n_updates + len(history)} is not finite, and "
-                    "was not applied: lower `learning_rate`, or scale rewards and observations "
-                    "that are very large"
-                )
-            policy.optimizer.step()
-            update_average(averages, parameters, 0)
+            updates.apply(losses.total)
             error = (losses.root_value - batch.values[:, 0]).abs()
             self.replay_buffer.update_errors(batch.rows, error.cpu().numpy())
             policy.value_error.fill_(self.replay_buffer.typical_error or 0.0)
             history.append(torch.stack(losses[:-1]).detach())
+        updates.finish()
         self._n_updates += gradient_steps
-        for average, buffer in zip(
-            policy.target_network.buffers(), policy.network.buffers(), strict=True
-        ):
-            average.copy_(buffer)
+        self._record_losses(history)
+
+    def _updates(self) -> Updates:
+        return Updates(
+            self.policy,
+            max_grad_norm=self.max_grad_norm,
+            target_decay=self.target_decay,
+            num=self._n_updates,
+        )
+
+    def _record_losses(self, history: list[torch.Tensor]) -> None:
+        """Log the means of the losses of some updates."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         means = torch.stack(history).mean(0).tolist()
         for name, mean in zip(Losses._fields[:-1], means, strict=True):
@@ -645,10 +721,11 @@ class MuZero(OffPolicyAlgorithm):
     def _loss(self, batch: Batch) -> Losses:
         policy = self.policy
         reconstruction_coef = self.reconstruction_coef or 0.0
-        compared = self.consistency_coef > 0 or reconstruction_coef > 0
+        unrolled = batch.actions.shape[1]
+        compared = unrolled > 0 and (self.consistency_coef > 0 or reconstruction_coef > 0)
         steps = None
-        if self.compared_steps is not None and self.compared_steps < self.unroll_steps:
-            drawn = self._rng.choice(self.unroll_steps, self.compared_steps, replace=False)
+        if self.compared_steps is not None and self.compared_steps < unrolled:
+            drawn = self._rng.choice(unrolled, self.compared_steps, replace=False)
             steps = torch.as_tensor(np.sort(drawn), device=self.device)
         first, following = batch.split_observations(steps)
         loss = _compiled_loss() if self.torch_compile else muzero_loss
@@ -675,7 +752,9 @@ class MuZero(OffPolicyAlgorithm):
 
     def _warn_of_clipping(self, batch: Batch) -> None:
         """Once: what the support does not reach is learned as its bound."""
-        largest = float(max(batch.values.abs().max(), batch.rewards.abs().max()))
+        largest = max(
+            float(part.abs().max()) for part in (batch.values, batch.rewards) if part.numel()
+        )
         reach = self.policy.network.support.reach
         if largest > 1.001 * reach and not self._warned_of_clipping:
             self._warned_of_clipping = True

@@ -61,6 +61,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     """
 
     symmetries: Symmetries | None = None
+    newest: float = NEWEST
 
     def __init__(
         self,
@@ -286,15 +287,22 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         return self.store.get(slice(None), slice(None))
 
     def value_targets(
-        self, rows: Rows, num_targets: int, env: VecNormalize | None = None
+        self,
+        rows: Rows,
+        num_targets: int,
+        env: VecNormalize | None = None,
+        *,
+        monte_carlo: bool = False,
     ) -> NDArray[np.float32]:
         """Value targets float32 [B, num_targets] of the rows and of those after them.
 
         :param env: normalises rewards if given
+        :param monte_carlo: returns to the episode's end, whatever the settings say
         """
         ends = self._ends(rows)
         longest = int((ends - rows.row).max())
-        horizon = max(num_targets - 1, 1, min(num_targets - 1 + self.td_steps, longest))
+        td_steps = max(longest, 1) if monte_carlo else self.td_steps
+        horizon = max(num_targets - 1, 1, min(num_targets - 1 + td_steps, longest))
         left = (ends - rows.row)[:, None]  # transitions
         offsets = np.arange(horizon + 1)  # [T + 1]
         slot = (rows.row[:, None] + np.minimum(offsets, left)) % self.capacity
@@ -316,9 +324,9 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             rewards,
             discounts,
             num_targets=num_targets,
-            td_steps=self.td_steps,
-            td_lambda=self.td_lambda,
-            on_policy=self._on_policy(rows, index, moves),
+            td_steps=td_steps,
+            td_lambda=1.0 if monte_carlo else self.td_lambda,
+            on_policy=None if monte_carlo else self._on_policy(rows, index, moves),
             # Until they are searched, states of the warm-up have no value but 0.
             estimated=self.searched.ravel().take(states) | (offsets >= left),
         )
@@ -337,7 +345,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         held = np.minimum(self.head, self.capacity)[rows.env, None]
         age = self.head[rows.env, None] - (rows.row[:, None] + np.arange(index.shape[1]))
         on_policy: NDArray[np.bool_] = (
-            (self.regret.ravel().take(index) <= most) | (age <= NEWEST * held) | ~moves
+            (self.regret.ravel().take(index) <= most) | (age <= self.newest * held) | ~moves
         )
         return on_policy
 
@@ -409,14 +417,21 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         :param value: float32 [B]
         :param regret: float32 [B, A], by how much each action falls short of the best
         """
+        self.update_values(rows, value, regret)
+        slot = rows.row % self.capacity
+        self.policy[rows.env, slot] = policy
+        self.searched[rows.env, slot] = self.last_row[rows.env, slot] != rows.row
+
+    def update_values(
+        self, rows: Rows, value: NDArray[np.float32], regret: NDArray[np.float32]
+    ) -> None:
+        """`update_search`, but policies stay as they are."""
         slot = rows.row % self.capacity
         is_last = self.last_row[rows.env, slot] == rows.row
         terminal = is_last & self.terminated[rows.env, slot]
         self.value[rows.env, slot] = np.where(terminal, np.float32(0), value)
-        self.policy[rows.env, slot] = policy
         taken = self.action[rows.env, slot]
         self.regret[rows.env, slot] = regret[np.arange(len(taken)), taken]
-        self.searched[rows.env, slot] = ~is_last
 
     def update_errors(self, rows: Rows, error: NDArray[np.float32]) -> None:
         """Learn how wrong values are: the typical error, and priorities where they count.

@@ -5,6 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from muzero_agent.action_geometry import (
+    CHESS_ACTIONS,
+    GEOMETRIES,
+    action_planes,
+    chess_logits,
+    chess_planes,
+    number_planes,
+)
 from muzero_agent.networks import MuZeroNetwork, Obs, RunningNorm, scale_min_max, zero_linear
 from muzero_agent.outline import constant
 
@@ -61,36 +69,38 @@ def _downsampled(side: int) -> int:
     return -(-side // 16)
 
 
-def action_planes(num_actions: int, height: int, width: int) -> Tensor:
-    """The plane by which each action enters g: float32 [A, 1, height, width].
+class _ChessHead(nn.Module):
+    """Logits of the actions of chess, told as planes by the squares that pieces leave."""
 
-    Where actions are as many as the board has squares (one more may pass), each names a square, and
-    where they are as many as it has columns, a column: it is 1 there and 0 elsewhere. Others are
-    (index + 1) / A everywhere, as in MuZero's Atari network.
-    """
-    squares = height * width
-    if num_actions in (squares, squares + 1):
-        return torch.eye(squares + 1)[:num_actions, :squares].view(-1, 1, height, width)
-    if num_actions == width:
-        return torch.eye(width).view(-1, 1, 1, width).expand(-1, 1, height, width).clone()
-    return _number_planes(num_actions, height, width)
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.planes = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(1, channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, CHESS_ACTIONS // 64, 1),
+        )
+        nn.init.zeros_(self.planes[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.planes[-1].bias)  # type: ignore[arg-type]
 
-
-def _number_planes(num_actions: int, height: int, width: int) -> Tensor:
-    index = torch.arange(1, num_actions + 1) / num_actions
-    return index.view(-1, 1, 1, 1).expand(-1, 1, height, width).clone()
+    def forward(self, latent: Tensor) -> Tensor:
+        return chess_logits(self.planes(latent))
 
 
 class ResNet(MuZeroNetwork):
     """Convolutional h, g and f; a latent is a stack of planes [channels, height, width].
 
-    An action enters g as a plane of its own, see `action_planes`, plus a learned bias per channel:
+    An action enters g as planes of its own, see `action_geometry`, plus a learned bias per channel:
     neighbouring indices need not be alike.
 
     :param image_shape: (channels, height, width) of the observations
     :param num_actions: A
     :param channels: planes of a latent
     :param num_blocks: residual blocks in h and in g
+    :param dynamics_blocks: in g, if another number than in h
+    :param actions: "auto": what an action is on the board is seen by how many there are. "chess":
+        they are those of `adapters.envs.chess`; g sees from where a piece goes where, and f tells
+        them as planes (AlphaZero, arXiv 1712.01815, table S2)
     :param downsample: reduce the height and width 16 times, as for pixels; boards keep theirs
     :param head_width: width of the hidden layer of each head
     :param decoded_planes: how many of the first planes observed `decode` tells; 0: it tells none,
@@ -101,7 +111,7 @@ class ResNet(MuZeroNetwork):
     """
 
     traceable = True
-    action_plane: Tensor  # [A, 1, height, width]
+    action_plane: Tensor  # [A, P, height, width]
 
     def __init__(
         self,
@@ -110,6 +120,8 @@ class ResNet(MuZeroNetwork):
         *,
         channels: int = 64,
         num_blocks: int = 1,
+        dynamics_blocks: int | None = None,
+        actions: str = "auto",
         downsample: bool = False,
         head_width: int = 64,
         decoded_planes: int = 0,
@@ -127,18 +139,33 @@ class ResNet(MuZeroNetwork):
         height, width = (_downsampled(n) if downsample else n for n in image_shape[1:])
         cells = height * width
         self.action_embedding = nn.Embedding(num_actions, channels)
+        if actions not in GEOMETRIES:
+            raise ValueError(f"actions={actions!r}: choose one of {list(GEOMETRIES)}")
+        chess = actions == "chess"
+        if chess and (num_actions, height, width) != (CHESS_ACTIONS, 8, 8):
+            raise ValueError(
+                f"actions='chess': they are {CHESS_ACTIONS} on 8 x 8 squares, and here "
+                f"{num_actions} on {height} x {width}"
+            )
         # A latent of pixels is no board, whatever its size.
-        number = _number_planes if downsample else action_planes
+        number = number_planes if downsample else action_planes
         planes = constant(
-            (num_actions, 1, height, width), lambda: number(num_actions, height, width)
+            (num_actions, 3 if chess else 1, height, width),
+            chess_planes if chess else lambda: number(num_actions, height, width),
         )
         self.register_buffer("action_plane", planes, persistent=False)
-        self.transition_in = nn.Conv2d(channels + 1, channels, 3, padding=1, bias=False)
+        self.transition_in = nn.Conv2d(
+            channels + planes.shape[1], channels, 3, padding=1, bias=False
+        )
         self.transition_norm = nn.GroupNorm(1, channels)
-        self.transition = _blocks(channels, num_blocks)
+        self.transition = _blocks(
+            channels, num_blocks if dynamics_blocks is None else dynamics_blocks
+        )
         self.reward_head = self._head(channels, cells, head_width, self.support.size)
         self.value_head = self._head(channels, cells, head_width, self.support.size)
-        self.policy_head = self._head(channels, cells, head_width, num_actions)
+        self.policy_head = (
+            _ChessHead(channels) if chess else self._head(channels, cells, head_width, num_actions)
+        )
         self.projector = nn.Sequential(
             nn.Flatten(),
             nn.Linear(channels * cells, 4 * head_width),

@@ -38,7 +38,7 @@ TABLE = [
     Row(1, ("augmentation",), ("numpy",)),
     Row(0, ("outline",), ("torch",)),
     Row(0, ("machine",), ()),
-    Row(1, ("categorical", "networks", "resnet"), ("numpy", "torch")),
+    Row(1, ("action_geometry", "categorical", "networks", "resnet"), ("numpy", "torch")),
     Row(1, ("adapters.envs",), GYM, only=("types",)),
     Row(
         1,
@@ -72,8 +72,9 @@ TABLE = [
     Row(3, ("archive",), ("stable_baselines3",)),
     Row(4, ("reanalyse",), ("numpy", "torch")),
     Row(3, ("architectures",), SB3, only=("networks", "resnet")),
-    Row(4, ("policies",), SB3),
-    Row(5, ("muzero", "checks", "hyperparams"), (*SB3, "yaml")),
+    Row(4, ("datasets",), (*SB3, "chess", "minari", "tqdm", "zstandard")),
+    Row(4, ("policies", "updates"), SB3),
+    Row(5, ("muzero", "offline", "checks", "hyperparams"), (*SB3, "yaml")),
     Row(6, ("zoo",), (*SB3, "huggingface_hub", "pydantic", "safetensors", "yaml")),
     Row(
         7,
@@ -91,7 +92,6 @@ TABLE = [
             "callbacks",
             "evaluation",
             "render",
-            "datasets",
             "rl_zoo3",
             "checkpoints",
             "training",

@@ -158,6 +158,37 @@ def frame_of(board: chess.Board, repeated: bool) -> NDArray[np.uint64]:
     return np.array([*planes, _ALL if repeated else 0], np.uint64)
 
 
+def board_of(
+    frame: NDArray[np.uint64], black: bool, rights: int = 0, clock: int = 0
+) -> chess.Board:
+    """The position that a frame shows, without its moves: the inverse of `frame_of`.
+
+    :param frame: uint64 [13]
+    :param black: whether Black is to move
+    :param rights: of `rights_of`
+    :param clock: see `observe_many`
+    """
+    board = chess.Board.empty()
+    planes = [int(squares) for squares in frame[:12]]
+    for pawns, first, color in ((0, 0, chess.WHITE), (6, 56, chess.BLACK)):
+        # A pawn on its owner's first rank has just gone two squares.
+        for square in chess.scan_forward(planes[pawns] & chess.BB_RANKS[first // 8]):
+            stands, behind = (24, 16) if color == chess.WHITE else (-24, -16)
+            planes[pawns] ^= chess.BB_SQUARES[square] | chess.BB_SQUARES[square + stands]
+            board.ep_square = square + behind
+    kinds = planes[:6], planes[6:]
+    (board.pawns, board.knights, board.bishops, board.rooks, board.queens, board.kings) = (
+        white | black for white, black in zip(*kinds, strict=True)
+    )
+    board.occupied_co = [sum(kinds[1]), sum(kinds[0])]  # no square counts twice
+    board.occupied = sum(board.occupied_co)
+    board.turn = chess.BLACK if black else chess.WHITE
+    corners = (chess.BB_H1, chess.BB_A1, chess.BB_H8, chess.BB_A8)
+    board.castling_rights = sum(corners[i] for i in range(4) if rights >> i & 1)
+    board.halfmove_clock = clock
+    return board
+
+
 def observe(board: chess.Board, frames: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """What the player to move sees: bool [8, 8, 111].
 
@@ -182,6 +213,47 @@ def observe(board: chess.Board, frames: NDArray[np.uint64]) -> NDArray[np.bool_]
         ranks = ranks[:, ::-1]  # rank 8 above
     bits = np.unpackbits(ranks, axis=1, bitorder="little")  # [111, 64]
     return np.ascontiguousarray(bits.T).reshape(8, 8, -1).view(np.bool_)
+
+
+def rights_of(board: chess.Board) -> int:
+    """Castling rights as four bits, from the lowest: White's kingside and queenside, Black's."""
+    held = board.castling_rights
+    corners = (chess.BB_H1, chess.BB_A1, chess.BB_H8, chess.BB_A8)
+    return sum(1 << i for i, corner in enumerate(corners) if held & corner)
+
+
+_FULL = np.uint64(_ALL)
+_BITS = np.array([chess.BB_SQUARES[i] for i in range(64)], np.uint64)
+_RIGHTS = np.array([[_ALL * (held >> i & 1) for i in range(4)] for held in range(16)], np.uint64)
+
+
+def observe_many(
+    frames: NDArray[np.uint64],
+    black: NDArray[np.bool_],
+    rights: NDArray[np.integer[Any]],
+    clock: NDArray[np.integer[Any]],
+) -> NDArray[np.bool_]:
+    """`observe` for B positions at once, in a tenth of the time: bool [B, 8, 8, 111].
+
+    :param frames: uint64 [B, 8, 13], of each position the newest first, of `frame_of`
+    :param black: bool [B], whether Black is to move
+    :param rights: [B], of `rights_of`
+    :param clock: [B], moves of one player since a capture or a move of a pawn
+    """
+    num = len(frames)
+    squares = np.empty((num, 7 + FRAMES * _FRAME), np.uint64)
+    own = np.where(black, 2, 0)[:, None]
+    squares[:, :4] = _RIGHTS[rights[:, None], (own + np.arange(4)) % 4]
+    squares[:, 4] = np.where(black, _FULL, 0)
+    squares[:, 5] = _BITS[np.minimum(clock // 2, 63)]
+    squares[:, 6] = _FULL
+    seen = np.where(black[:, None, None], frames[:, :, _SWAPPED], frames)
+    squares[:, 7:] = seen.reshape(num, -1)
+    ranks = squares.view(np.uint8).reshape(num, -1, 8)
+    ranks = np.where(black[:, None, None], ranks, ranks[:, :, ::-1])  # the opponent's side above
+    bits = np.unpackbits(ranks, axis=2, bitorder="little")  # [B, 111, 64]
+    # A view: convolutions take planes one after the other as well, and copies cost the most here.
+    return bits.view(np.bool_).reshape(num, -1, 8, 8).transpose(0, 2, 3, 1)
 
 
 def frames_of(board: chess.Board, empty_start: bool = False) -> NDArray[np.uint64]:

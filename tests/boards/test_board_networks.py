@@ -11,8 +11,9 @@ import torch
 from pettingzoo.classic import chess_v6, connect_four_v3, go_v5, tictactoe_v3
 
 from muzero_agent import MuZero
+from muzero_agent.action_geometry import action_planes
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
-from muzero_agent.resnet import ResNet, action_planes
+from muzero_agent.resnet import ResNet
 
 
 @pytest.mark.parametrize("passes", [0, 1])

@@ -1,0 +1,1 @@
+"""Recorded play to learn from."""

@@ -1,0 +1,224 @@
+"""Recorded episodes as a replay that nothing is added to, but newer searches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecNormalize
+
+from muzero_agent.actions import from_space, legal_actions
+from muzero_agent.batch import Rows
+from muzero_agent.datasets.episodes import Episode
+from muzero_agent.observations import row_of
+from muzero_agent.replay import TrajectoryReplayBuffer
+from muzero_agent.types import MASK_KEY, Observation
+
+MOST_BYTES = 8 << 30
+"""That policies of all states may take: each holds A numbers."""
+
+
+class RecordedReplay(TrajectoryReplayBuffer):
+    """The replay of a dataset, see `fill`. None of its actions counts as today's policy for being
+    new.
+
+    :param value_weights: of "search", "result" and "evaluation" in value targets; where one was not
+        recorded, the others count alone
+    """
+
+    newest = 0.0
+    value_weights: Mapping[str, float]
+    recorded: NDArray[np.float32]  # [1, capacity], evaluations; NaN where there is none
+
+    def value_targets(
+        self,
+        rows: Rows,
+        num_targets: int,
+        env: VecNormalize | None = None,
+        *,
+        monte_carlo: bool = False,
+    ) -> NDArray[np.float32]:
+        weights = self.value_weights
+        total = np.zeros((len(rows.row), num_targets), np.float32)
+        weight = np.zeros_like(total)
+        for name, returns in (("search", False), ("result", True)):
+            if weights.get(name, 0.0) > 0:
+                targets = super().value_targets(rows, num_targets, env, monte_carlo=returns)
+                total += np.float32(weights[name]) * targets
+                weight += np.float32(weights[name])
+        if weights.get("evaluation", 0.0) > 0:
+            ends = self._ends(rows)[:, None]
+            row = np.minimum(rows.row[:, None] + np.arange(num_targets), ends)
+            told = self.recorded[0, row % self.capacity]
+            exists = ~np.isnan(told)
+            total[exists] += np.float32(weights["evaluation"]) * told[exists]
+            weight[exists] += np.float32(weights["evaluation"])
+        return (total / np.maximum(weight, np.float32(1e-30))).astype(np.float32)
+
+
+def fill(
+    episodes: Iterable[Episode],
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    *,
+    num_players: int,
+    imitate: bool,
+    max_drop: float,
+    gamma: float,
+    value_weights: Mapping[str, float],
+    **settings: Any,
+) -> RecordedReplay:
+    """A replay of episodes.
+
+    :param imitate: whether the actions taken are policy targets; else states have none until they
+        are searched
+    :param max_drop: see `MuZero.learn_offline`
+    :param settings: of `TrajectoryReplayBuffer`
+    :raises ValueError: for episodes that do not fit the spaces, and if there are none
+    """
+    given = [
+        _checked(number, episode, observation_space, action_space)
+        for number, episode in enumerate(episodes)
+        if len(episode.actions)
+    ]
+    if not given:
+        raise ValueError("the dataset holds no transition")
+    size = sum(len(episode.actions) + 1 for episode in given)
+    replay = RecordedReplay(
+        max(size, settings["unroll_steps"] + 2),
+        observation_space,
+        action_space,
+        gamma=gamma,
+        **settings,
+    )
+    if size * replay.num_actions * 4 > MOST_BYTES:
+        raise ValueError(
+            f"policies of {size:,} states with {replay.num_actions} actions do not fit into "
+            f"{MOST_BYTES >> 30} GiB: give a part of the dataset, or, of chess, a PGN file with "
+            'policy_targets="candidates" or "actions"'
+        )
+    replay.value_weights = value_weights
+    replay.recorded = np.full((1, replay.capacity), np.nan, np.float32)
+    if value_weights.get("evaluation", 0.0) > 0 and value_weights.keys() == {"evaluation"}:
+        lacking = [number for number, episode in enumerate(given) if episode.values is None]
+        if lacking:
+            raise ValueError(
+                f'value_targets="evaluation": episode {lacking[0]} has no values; give them, or '
+                '"result" or "search"'
+            )
+    row = 0
+    for episode in given:
+        _add(replay, episode, num_players, imitate, max_drop, gamma)
+        if episode.values is not None:
+            replay.recorded[0, row : row + len(episode.values)] = episode.values
+        row += len(episode.actions) + 1
+    return replay
+
+
+def _add(
+    replay: RecordedReplay,
+    episode: Episode,
+    num_players: int,
+    imitate: bool,
+    max_drop: float,
+    gamma: float,
+) -> None:
+    num = len(episode.actions)
+    players = episode.players
+    if players is None:
+        players = (np.arange(num + 1) % num_players).astype(np.int8)
+    legal = _legal(episode, replay)
+    imitated = np.full(num, imitate)
+    values = episode.values
+    if values is not None and max_drop < math.inf:
+        sign = np.where(players[1:] == players[:-1], gamma, -gamma)
+        drop = values[:-1] - (episode.rewards + sign * values[1:])
+        imitated &= ~(drop > max_drop)
+    for step in range(num):
+        action = int(episode.actions[step])
+        policy = np.zeros(replay.num_actions, np.float32)
+        policy[action] = 1.0
+        replay.add_step(
+            0,
+            row_of(episode.observations, step),
+            action,
+            float(episode.rewards[step]),
+            policy,
+            0.0,
+            0.0,
+            None if legal is None else legal[step],
+            searched=bool(imitated[step]),
+            player=int(players[step]),
+        )
+    replay.end_episode(
+        0,
+        row_of(episode.observations, num),
+        0.0,
+        terminated=episode.terminated,
+        player=int(players[num]),
+        legal=None if legal is None else legal[num],
+    )
+
+
+def _legal(episode: Episode, replay: RecordedReplay) -> NDArray[np.bool_] | None:
+    if episode.legal is not None:
+        return legal_actions(replay.action_space, episode.legal)
+    if isinstance(episode.observations, dict) and MASK_KEY in episode.observations:
+        return legal_actions(replay.action_space, episode.observations[MASK_KEY])
+    return None
+
+
+def _checked(
+    number: int,
+    episode: Episode,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+) -> Episode:
+    """The episode with its actions as numbers.
+
+    :raises ValueError: if it does not fit
+    """
+    what, num = f"episode {number} of the dataset", len(episode.actions)
+    parts: dict[str, tuple[Any, spaces.Space[Any]]] = {
+        "": (episode.observations, observation_space)
+    }
+    if isinstance(observation_space, spaces.Dict):
+        observations = episode.observations
+        if not isinstance(observations, dict) or observations.keys() != observation_space.keys():
+            raise ValueError(f"{what}: its observations are none of {observation_space}")
+        parts = {key: (observations[key], observation_space[key]) for key in observations}
+    for key, (seen, space) in parts.items():
+        shape = np.shape(seen)
+        if shape[1:] != (space.shape or ()):
+            raise ValueError(
+                f"{what}: observations {key} have the shape {shape[1:]}, and those of the "
+                f"environment {space.shape}"
+            )
+        if shape[0] != num + 1:
+            raise ValueError(f"{what}: {num} actions need {num + 1} observations, not {shape[0]}")
+        if not np.isfinite(np.asarray(seen, np.float64)).all():
+            raise ValueError(f"{what}: observations {key} hold NaN or infinity")
+    rewards = np.asarray(episode.rewards, np.float32).reshape(-1)
+    if len(rewards) != num or not np.isfinite(rewards).all():
+        raise ValueError(f"{what}: {num} actions need as many finite rewards")
+    for name in ("legal", "players", "values"):
+        given = getattr(episode, name)
+        if given is not None and len(given) != num + 1:
+            raise ValueError(f"{what}: {num} actions need {num + 1} {name}, not {len(given)}")
+    try:
+        actions = from_space(action_space, episode.actions)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+    return episode._replace(actions=actions, rewards=rewards)
+
+
+def observations_of(replay: RecordedReplay, at_once: int = 4096) -> Iterable[Observation]:
+    """All observations, some at a time."""
+    held = replay.size()
+    for first in range(0, held, at_once):
+        rows = np.arange(first, min(first + at_once, held))
+        yield replay.observations_at(Rows(np.zeros_like(rows), rows))

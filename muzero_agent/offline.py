@@ -1,0 +1,381 @@
+"""Learning from recorded play: MuZero Unplugged (Schrittwieser et al. 2021, arXiv 2104.06294)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import configure_logger
+
+from muzero_agent.batch import Batch
+from muzero_agent.datasets.episodes import read_episodes
+from muzero_agent.datasets.recorded import fill, observations_of
+from muzero_agent.reanalyse import Sweep
+from muzero_agent.replay import TrajectoryReplayBuffer
+
+if TYPE_CHECKING:
+    from muzero_agent.datasets.chess_games import ChessGames
+    from muzero_agent.muzero import MuZero
+
+POLICY_TARGETS = ("auto", "search", "actions", "candidates")
+VALUE_TARGETS = ("search", "result", "evaluation")
+AHEAD = 2  # batches that are drawn while another is learned
+
+
+@dataclass(frozen=True)
+class OfflineSettings:
+    """What `MuZero.learn_offline` takes; see there."""
+
+    policy_targets: str
+    value_targets: str | Mapping[str, float]
+    max_drop: float
+    softness: float
+    unroll_steps: int
+    batch_size: int
+    reanalyse_ratio: int
+    value_smoothing: float
+    bfloat16: bool
+    trust: bool
+
+    def check(self) -> None:
+        """Raise ValueError for what cannot work."""
+        if self.policy_targets not in POLICY_TARGETS:
+            raise ValueError(
+                f"policy_targets={self.policy_targets!r}: choose one of {list(POLICY_TARGETS)}"
+            )
+        for name, least in (("unroll_steps", 0), ("batch_size", 1), ("reanalyse_ratio", 0)):
+            number = getattr(self, name)
+            whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+            if not whole or number < least:
+                raise ValueError(f"{name}={number!r}: give a whole number of at least {least}")
+        for name, above in (("max_drop", 0.0), ("softness", 0.0), ("value_smoothing", -1e-9)):
+            if not getattr(self, name) > above:
+                raise ValueError(f"{name}={getattr(self, name)!r}: give a positive number")
+
+    def weights(self, auto: Mapping[str, float], known: Sequence[str]) -> Mapping[str, float]:
+        """Of value targets.
+
+        :param auto: what "auto" means
+        :param known: those that the dataset has
+        :raises ValueError: for others
+        """
+        given = self.value_targets
+        if given == "auto":
+            return auto
+        weights = {given: 1.0} if isinstance(given, str) else dict(given)
+        if not weights.keys() <= {*known}:
+            raise ValueError(
+                f"value_targets={given!r}: choose among {list(known)}, or give a mixture of these"
+            )
+        sizes = [float(weight) for weight in weights.values()]
+        if not all(0 <= size < math.inf for size in sizes) or not sum(sizes) > 0:
+            raise ValueError(f"value_targets={given!r}: weights are 0 or more, and not all 0")
+        return {name: size for name, size in zip(weights, sizes, strict=True) if size > 0}
+
+
+class _Source(Protocol):
+    """Where batches come from."""
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw a batch."""
+        ...
+
+    def learned(self, batch: Batch, error: torch.Tensor) -> None:
+        """A batch was learned; what its values lacked, [B]."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more is needed."""
+        ...
+
+
+def learn_offline(
+    model: MuZero,
+    dataset: Any,
+    gradient_steps: int,
+    settings: OfflineSettings,
+    *,
+    callback: MaybeCallback,
+    log_interval: int,
+    tb_log_name: str,
+    reset_num_timesteps: bool,
+    progress_bar: bool,
+) -> None:
+    """See `MuZero.learn_offline`."""
+    settings.check()
+    if type(gradient_steps) is not int or gradient_steps < 0 or log_interval < 1:
+        raise ValueError(
+            f"gradient_steps={gradient_steps!r}, log_interval={log_interval!r}: give whole numbers"
+        )
+    source = _source(model, dataset, settings)
+    try:
+        with _smoothed(model, settings.value_smoothing):
+            _run(
+                model,
+                source,
+                gradient_steps,
+                settings,
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+    finally:
+        source.close()
+
+
+def _run(
+    model: MuZero,
+    source: _Source,
+    gradient_steps: int,
+    settings: OfflineSettings,
+    *,
+    callback: MaybeCallback,
+    log_interval: int,
+    tb_log_name: str,
+    reset_num_timesteps: bool,
+    progress_bar: bool,
+) -> None:
+    if reset_num_timesteps:
+        model.num_timesteps = 0
+        model._num_timesteps_at_start = 0
+    total = model.num_timesteps + gradient_steps
+    model._total_timesteps = total
+    if not model._custom_logger:
+        model._logger = configure_logger(
+            model.verbose, model.tensorboard_log, tb_log_name, reset_num_timesteps
+        )
+    hook = model._init_callback(callback, progress_bar)
+    model._last_obs = None  # `learn` begins anew
+    policy = model.policy
+    updates = model._updates()
+    history: list[torch.Tensor] = []
+    hook.on_training_start(locals(), globals())
+    policy.set_training_mode(True)
+    try:
+        while model.num_timesteps < total:
+            hook.on_rollout_start()
+            model._update_current_progress_remaining(model.num_timesteps, total)
+            model._update_learning_rate(policy.optimizer)
+            batch = source.sample(settings.batch_size)
+            model._warn_of_clipping(batch)
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
+                losses = model._loss(batch)
+            updates.apply(losses.total)
+            error = (losses.root_value.float() - batch.values[:, 0]).abs()
+            source.learned(batch, error * batch.value_mask[:, 0])
+            history.append(torch.stack(losses[:-1]).detach())
+            model.num_timesteps += 1
+            model._n_updates += 1
+            hook.on_rollout_end()
+            if len(history) == log_interval or model.num_timesteps == total:
+                updates.finish()
+                model._record_losses(history)
+                history.clear()
+                model.logger.dump(model.num_timesteps)
+            hook.update_locals(locals())
+            if not hook.on_step():
+                break
+    finally:
+        updates.finish()
+        policy.set_training_mode(False)
+    hook.on_training_end()
+
+
+@contextmanager
+def _smoothed(model: MuZero, smoothing: float) -> Generator[None]:
+    support = model.policy.network.support
+    support.smoothing = smoothing
+    try:
+        yield
+    finally:
+        support.smoothing = 0.0
+
+
+# -- sources ---------------------------------------------------------------------------------------
+
+
+def _source(model: MuZero, dataset: Any, settings: OfflineSettings) -> _Source:
+    games = _chess_games(dataset)
+    if games is not None:
+        return _GamesOfChess(model, games, settings)
+    if settings.policy_targets == "candidates":
+        raise ValueError('policy_targets="candidates": games of chess alone have scored moves')
+    if settings.unroll_steps < 1:
+        raise ValueError("unroll_steps=0: give at least 1; games of chess alone do without")
+    return _Recorded(model, dataset, settings)
+
+
+def _chess_games(dataset: Any) -> ChessGames | None:
+    """The games of chess that a dataset is or names; None if it is something else."""
+    many = dataset if isinstance(dataset, list | tuple) else [dataset]
+    paths = [str(item) for item in many if isinstance(item, str | os.PathLike)]
+    named = [path for path in paths if path.lower().endswith((".pgn", ".pgn.zst"))]
+    if type(dataset).__name__ != "ChessGames" and not named:
+        return None
+    from muzero_agent.datasets.chess_games import ChessGames
+
+    if isinstance(dataset, ChessGames):
+        return dataset
+    if len(named) < len(many):
+        raise ValueError(f"dataset={dataset!r}: some are files of games of chess and some are not")
+    return ChessGames.open(named)
+
+
+class _Recorded:
+    """Episodes in memory, some of whose states are searched anew with each batch."""
+
+    def __init__(self, model: MuZero, dataset: Any, settings: OfflineSettings) -> None:
+        self.model = model
+        self.ratio = settings.reanalyse_ratio
+        self.weights = settings.weights({"search": 1.0}, VALUE_TARGETS)
+        imitate = settings.policy_targets == "actions"
+        self.searches = "search" in self.weights or not imitate
+        if self.searches and self.ratio < 1:
+            raise ValueError("reanalyse_ratio=0: targets from searches need at least 1")
+        self.renew_policies = not imitate
+        if isinstance(dataset, TrajectoryReplayBuffer):
+            raise ValueError("give `datasets.episodes_of(replay)`: see there")
+        self.replay = fill(
+            read_episodes(dataset, trust=settings.trust),
+            model.observation_space,
+            model.action_space,
+            num_players=model.num_players,
+            imitate=imitate,
+            max_drop=settings.max_drop,
+            value_weights=self.weights,
+            device=model.device,
+            seed=_seed(model),
+            **(model._replay_settings() | {"unroll_steps": settings.unroll_steps}),
+        )
+        self.replay.typical_error = float(model.policy.value_error) or None
+        self.sweep = Sweep()
+        for seen in observations_of(self.replay):
+            model.policy.network.observe(model._tensors(model._normalized(seen)))
+        model._updates().finish()
+
+    def sample(self, batch_size: int) -> Batch:
+        if self.searches:
+            model, replay = self.model, self.replay
+            rows = self.sweep.rows(replay, self.ratio)
+            model.policy.set_training_mode(False)
+            plan = model._configured_policy().plan(
+                model._normalized(replay.observations_at(rows)),
+                legal_actions=replay.legal[rows.env, rows.row % replay.capacity],
+                noise=0.0 if model.search == "gumbel" else 1.0,  # as in `learn`
+                temperature=1.0,
+                rng=model._rng,
+            )
+            model.policy.set_training_mode(True)
+            if self.renew_policies:
+                replay.update_search(rows, plan.policy, plan.mixed_value, plan.regret())
+            else:
+                replay.update_values(rows, plan.mixed_value, plan.regret())
+        return self.replay.sample(batch_size, env=self.model._vec_normalize_env)
+
+    def learned(self, batch: Batch, error: torch.Tensor) -> None:
+        self.replay.update_errors(batch.rows, error.cpu().numpy())
+        self.model.policy.value_error.fill_(self.replay.typical_error or 0.0)
+
+    def close(self) -> None:
+        pass
+
+
+class _GamesOfChess:
+    """Positions on the disk; batches are drawn by a thread while another is learned."""
+
+    def __init__(self, model: MuZero, games: ChessGames, settings: OfflineSettings) -> None:
+        from muzero_agent.datasets.chess_games import ChessBatches
+
+        if settings.policy_targets == "search" or "search" in self._names(settings):
+            raise ValueError(
+                'targets by "search" need episodes in memory: give '
+                "`datasets.chess_games.episodes(games, most=...)`, or relabel the games"
+            )
+        _check_chess(model)
+        self.model = model
+        kind = "candidates" if settings.policy_targets == "auto" else settings.policy_targets
+        weights = settings.weights({"evaluation": 1.0, "result": 1e-6}, ("result", "evaluation"))
+        compares = model.consistency_coef > 0 or (model.reconstruction_coef or 0.0) > 0
+        self.batches = ChessBatches(
+            games,
+            unroll_steps=settings.unroll_steps,
+            policy=kind,
+            values=weights,
+            temperature=settings.softness,
+            max_drop=settings.max_drop if kind == "actions" else math.inf,
+            following=compares and settings.unroll_steps > 0,
+            device=model.device,
+            seed=_seed(model),
+        )
+        self.batch_size = settings.batch_size
+        self._ahead = Prefetched(lambda: self.batches.sample(settings.batch_size), AHEAD)
+
+    @staticmethod
+    def _names(settings: OfflineSettings) -> set[str]:
+        given = settings.value_targets
+        return {given} if isinstance(given, str) else {*given}
+
+    def sample(self, batch_size: int) -> Batch:
+        return self._ahead.next()
+
+    def learned(self, batch: Batch, error: torch.Tensor) -> None:
+        policy = self.model.policy
+        before = float(policy.value_error)
+        told = float(batch.value_mask[:, 0].sum())
+        mean = float(error.sum()) / max(told, 1.0)
+        policy.value_error.fill_(before + 0.02 * (mean - before) if before > 0 else mean)
+
+    def close(self) -> None:
+        self._ahead.close()
+
+
+def _check_chess(model: MuZero) -> None:
+    from muzero_agent.adapters.envs.chess import NUM_ACTIONS
+    from muzero_agent.policies import network_space
+
+    space = network_space(model.observation_space)
+    fits = isinstance(space, spaces.Box) and space.shape == (8, 8, 111)
+    if not fits or model._num_actions != NUM_ACTIONS or model.num_players != 2:
+        raise ValueError(
+            "the dataset holds games of chess, and the model is of something else: make it with "
+            'MuZero("CnnPolicy", ChessEnv), of muzero_agent.adapters.envs.chess'
+        )
+
+
+def _seed(model: MuZero) -> int:
+    """Of what is drawn from a dataset: another one for each part of a run."""
+    return int(np.random.SeedSequence([model.seed or 0, model.num_timesteps]).generate_state(1)[0])
+
+
+class Prefetched:
+    """Results of a function, which a thread calls ahead of time, in order.
+
+    :param function: called again and again
+    :param ahead: results that may wait
+    """
+
+    def __init__(self, function: Callable[[], Batch], ahead: int) -> None:
+        self._function = function
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting = deque(self._pool.submit(function) for _ in range(ahead))
+
+    def next(self) -> Batch:
+        """The next result, or the error that the function raised."""
+        self._waiting.append(self._pool.submit(self._function))
+        return self._waiting.popleft().result()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._pool.shutdown(cancel_futures=True)
