@@ -83,7 +83,7 @@ $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo 'Installing into $(VENV): a minute or more, most of it for torch.'
 	$(PIP) install -qq --upgrade -c constraints.txt pip setuptools
 	$(PIP) install -qq --no-deps -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) install -qq --no-build-isolation -c constraints.txt --group dev -e '.[atari,baselines,box2d,chess,hub,minatar,pettingzoo,plots,rl-zoo]'
+	$(PIP) install -qq --no-build-isolation -c constraints.txt --group dev -e '.[atari,baselines,box2d,chess,hub,minatar,offline,pettingzoo,plots,rl-zoo]'
 	@touch $@
 
 $(VENV)/bin/pip:

@@ -26,6 +26,7 @@ from typing import Annotated, Any
 
 import typer
 
+from muzero_agent.cli_chess import chess_app
 from muzero_agent.cli_common import MODEL_HELP, find_path, listed, said_plainly
 from muzero_agent.cli_zoo import explain, zoo_app
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 
 
 app.add_typer(zoo_app, name="zoo")
+app.add_typer(chess_app, name="chess")
 app.command()(explain)
 
 

@@ -21,7 +21,6 @@ from muzero_agent.batch import Batch
 from muzero_agent.datasets.episodes import read_episodes
 from muzero_agent.datasets.recorded import fill, observations_of
 from muzero_agent.reanalyse import Sweep
-from muzero_agent.replay import TrajectoryReplayBuffer
 
 if TYPE_CHECKING:
     from muzero_agent.datasets.chess_games import ChessGames
@@ -245,8 +244,6 @@ class _Recorded:
         if self.searches and self.ratio < 1:
             raise ValueError("reanalyse_ratio=0: targets from searches need at least 1")
         self.renew_policies = not imitate
-        if isinstance(dataset, TrajectoryReplayBuffer):
-            raise ValueError("give `datasets.episodes_of(replay)`: see there")
         self.replay = fill(
             read_episodes(dataset, trust=settings.trust),
             model.observation_space,
@@ -264,25 +261,30 @@ class _Recorded:
         for seen in observations_of(self.replay):
             model.policy.network.observe(model._tensors(model._normalized(seen)))
         model._updates().finish()
+        if self.searches and imitate:  # else values of 0 would count as found
+            for _ in range(-(-self.replay.size() // self.ratio)):
+                self._search()
 
     def sample(self, batch_size: int) -> Batch:
         if self.searches:
-            model, replay = self.model, self.replay
-            rows = self.sweep.rows(replay, self.ratio)
-            model.policy.set_training_mode(False)
-            plan = model._configured_policy().plan(
-                model._normalized(replay.observations_at(rows)),
-                legal_actions=replay.legal[rows.env, rows.row % replay.capacity],
-                noise=0.0 if model.search == "gumbel" else 1.0,  # as in `learn`
-                temperature=1.0,
-                rng=model._rng,
-            )
-            model.policy.set_training_mode(True)
-            if self.renew_policies:
-                replay.update_search(rows, plan.policy, plan.mixed_value, plan.regret())
-            else:
-                replay.update_values(rows, plan.mixed_value, plan.regret())
+            self._search()
         return self.replay.sample(batch_size, env=self.model._vec_normalize_env)
+
+    def _search(self) -> None:
+        """From the next states of the sweep."""
+        model, replay = self.model, self.replay
+        rows = self.sweep.rows(replay, self.ratio)
+        plan = model._configured_policy().plan(
+            model._normalized(replay.observations_at(rows)),
+            legal_actions=replay.legal[rows.env, rows.row % replay.capacity],
+            noise=0.0 if model.search == "gumbel" else 1.0,  # as in `learn`
+            temperature=1.0,
+            rng=model._rng,
+        )
+        if self.renew_policies:
+            replay.update_search(rows, plan.policy, plan.mixed_value, plan.regret())
+        else:
+            replay.update_values(rows, plan.mixed_value, plan.regret())
 
     def learned(self, batch: Batch, error: torch.Tensor) -> None:
         self.replay.update_errors(batch.rows, error.cpu().numpy())
@@ -301,7 +303,7 @@ class _GamesOfChess:
         if settings.policy_targets == "search" or "search" in self._names(settings):
             raise ValueError(
                 'targets by "search" need episodes in memory: give '
-                "`datasets.chess_games.episodes(games, most=...)`, or relabel the games"
+                "`datasets.chess_games.episodes(games, most=...)`"
             )
         _check_chess(model)
         self.model = model

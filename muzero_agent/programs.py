@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import queue
-import re
-import shlex
 import subprocess
 import threading
 from abc import ABC, abstractmethod
@@ -15,27 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from muzero_agent.adapters.envs.go import go_action, go_vertex
+from muzero_agent.commands import split_command
 from muzero_agent.players import RESIGN, Position
-
-
-def split_command(command: str, windows: bool = os.name == "nt") -> list[str]:
-    """A program and its arguments, quoted where they hold spaces.
-
-    :param windows: a backslash separates directories there, and quotes nothing
-    :raises ValueError: if there is no program, or a quote is not closed
-    """
-    try:
-        if not windows:
-            words = shlex.split(command)
-        elif command.count('"') % 2:
-            raise ValueError("No closing quotation")
-        else:
-            words = [word.replace('"', "") for word in re.findall(r'(?:[^\s"]|"[^"]*")+', command)]
-    except ValueError as error:
-        raise ValueError(f"{command!r} is no command: {error}") from error
-    if not words:
-        raise ValueError(f"{command!r} is no command: it names no program")
-    return words
 
 
 class Program(ABC):
@@ -90,13 +68,12 @@ class UciPlayer(Program):
     ) -> None:
         import chess.engine
 
+        from muzero_agent.uci_client import start_engine
+
         if seconds is None and nodes is None and depth is None:
             raise ValueError("give one of seconds, nodes and depth: a move would take for ever")
         self.limit = chess.engine.Limit(time=seconds, nodes=nodes, depth=depth)
-        try:
-            self.engine = chess.engine.SimpleEngine.popen_uci(split_command(command))
-        except (OSError, chess.engine.EngineError, TimeoutError) as error:
-            raise ValueError(f"{command!r} is no UCI engine that starts: {error}") from error
+        self.engine = start_engine(command)
         try:
             self.engine.configure(dict(options or {}))
         except chess.engine.EngineError as error:
@@ -104,7 +81,6 @@ class UciPlayer(Program):
             self.engine.close()
             raise ValueError(f"{command}: {error}; its options are {known}") from error
         self.name = self.engine.id.get("name", command)
-        threading.Thread(target=self._close_in_the_end, daemon=True).start()
 
     def choose(self, actions: Sequence[int]) -> int:
         """The engine's move."""
@@ -120,11 +96,6 @@ class UciPlayer(Program):
         except (chess.engine.EngineError, TimeoutError) as error:
             raise ValueError(f"{self.name} failed in {board.fen()}: {error}") from error
         return RESIGN if move is None else action_of(move, board.turn)
-
-    def _close_in_the_end(self) -> None:
-        """Python waits for the thread of an open engine, and so would never end."""
-        threading.main_thread().join()
-        self.engine.close()
 
     def close(self) -> None:
         """End the engine."""

@@ -92,3 +92,28 @@ def test_support_must_be_odd(size: int) -> None:
 def test_support_must_have_a_positive_bound() -> None:
     with pytest.raises(ValueError, match="positive bound"):
         Support(bound=0.0)
+
+
+@pytest.mark.parametrize("smoothing", [0.5, 0.75, 2.0])
+def test_smoothed_targets_keep_the_mean(smoothing: float) -> None:
+    """Away from the bounds; and the mass is that of a normal distribution between the atoms."""
+    support = Support(10.0, 41)
+    support.smoothing = smoothing
+    x = h_inverse(torch.tensor([0.0, 0.3, -2.7, 4.25]))
+    target = support.gaussian(x)
+    assert torch.allclose(target.sum(-1), torch.ones(4))
+    assert torch.allclose(target @ support.atoms, h(x), atol=1e-3)
+    normal = torch.distributions.Normal(20.0, smoothing)
+    wanted = normal.cdf(torch.tensor(22.5)) - normal.cdf(torch.tensor(21.5))
+    assert target[0, 22] == pytest.approx(float(wanted), abs=1e-6)
+    logits = torch.randn(4, 41)
+    by_hand = -(target * torch.log_softmax(logits, -1)).sum(-1)
+    assert torch.allclose(support.cross_entropy(logits, x), by_hand)
+    assert float(support.gaussian(torch.tensor(1e6)).argmax()) == 40
+
+
+def test_little_smoothing_is_none() -> None:
+    support = Support(10.0, 41)
+    x = h_inverse(support.atoms)  # on the atoms
+    support.smoothing = 1e-3
+    assert torch.allclose(support.gaussian(x), support.two_hot(x), atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,14 @@ from muzero_agent.adapters.envs.chess import (
     NUM_ACTIONS,
     board_of,
     legal_actions,
+    mask_of,
     observe_many,
 )
 from muzero_agent.batch import Batch, Rows
+from muzero_agent.datasets.episodes import Episode
 from muzero_agent.datasets.game_store import GameStore, cached_store
 from muzero_agent.datasets.pgn import NO_ACTION, UNKNOWN, UNSCORED
-from muzero_agent.types import RootOutput
+from muzero_agent.types import MASK_KEY, RootOutput
 
 _CURVE = 90.0  # centipawns
 _STEEPNESS = 1.5637541897
@@ -218,6 +220,32 @@ class ChessGames:
         one = (played & ~scored).ravel()
         flat[one, action.ravel()[one]] = 1.0
         return target, scored | played
+
+
+def episodes(games: ChessGames, most: int, first: int = 0) -> Iterator[Episode]:
+    """Games as episodes of `ChessEnv`, for what needs them in memory; each position takes 40 kB.
+
+    :param most: games
+    :param first: number of the first one, of the first file
+    """
+    store, (begin, end) = games.stores[0], games.games[0]
+    bounds = np.append(store.first_row, store.num_rows)
+    for number in range(begin + first, min(begin + first + most, end)):
+        row = np.arange(bounds[number], bounds[number + 1])
+        rows = Rows(np.zeros_like(row), row)
+        legal = np.stack([mask_of(legal_actions(board)) for board in boards(games, rows)])
+        terminated = bool(store.terminated[number])
+        rewards = np.zeros(len(row) - 1, np.float32)
+        if terminated:
+            rewards[-1] = games.values(rows, {"result": 1.0})[-2]
+        yield Episode(
+            {"observation": games.observations(rows), MASK_KEY: legal},
+            games._take("action", rows)[:-1].astype(np.int64),
+            rewards,
+            terminated,
+            players=(games._take("state", rows) & 1).astype(np.int8),
+            values=games.values(rows, {"evaluation": 1.0}),
+        )
 
 
 class ChessBatches:

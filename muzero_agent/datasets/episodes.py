@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.save_util import load_from_pkl
 
+from muzero_agent.actions import to_space
+from muzero_agent.batch import Rows
+from muzero_agent.replay import TrajectoryReplayBuffer
 from muzero_agent.types import Observation
 
 
@@ -117,12 +120,14 @@ def read_episodes(dataset: Any, *, trust: bool = False) -> Iterator[Episode]:
                     f"{path} is a pickle, which runs code when loaded: give trust=True if it is "
                     "yours, or pass the replay buffer itself"
                 )
-            return read_episodes(load_from_pkl(path))
+            return read_episodes(load_from_pkl(path), trust=True)
         if path.exists():
             raise ValueError(f"{path}: give a file .pgn, .pgn.zst, .npz or .pkl")
         return _of_minari(_minari_dataset(str(dataset)))
     if hasattr(dataset, "iterate_episodes"):
         return _of_minari(dataset)
+    if isinstance(dataset, TrajectoryReplayBuffer):
+        return _of_trajectories(dataset)
     if isinstance(dataset, ReplayBuffer):
         return _of_replay(dataset)
     if isinstance(dataset, Iterable) and not isinstance(dataset, Mapping):
@@ -165,6 +170,26 @@ def _of_minari(dataset: Any) -> Iterator[Episode]:
             np.asarray(episode.rewards),
             bool(np.asarray(episode.terminations)[-1]),
         )
+
+
+def _of_trajectories(replay: TrajectoryReplayBuffer) -> Iterator[Episode]:
+    """Episodes of this package's replay; of the oldest in each ring, what is still there."""
+    for env in range(replay.n_envs):
+        row, head = max(0, int(replay.head[env]) - replay.capacity), int(replay.head[env])
+        while row < head:
+            last = min(int(replay.last_row[env, row % replay.capacity]), head - 1)
+            rows = Rows(np.full(last - row + 1, env), np.arange(row, last + 1))
+            slots = rows.row % replay.capacity
+            row = last + 1
+            if len(slots) > 1:
+                yield Episode(
+                    replay.observations_at(rows),
+                    to_space(replay.action_space, replay.action[env, slots[:-1]]),
+                    replay.reward[env, slots[:-1]].copy(),
+                    bool(replay.terminated[env, slots[-1]]),
+                    replay.legal[env, slots].copy(),
+                    replay.player[env, slots].copy(),
+                )
 
 
 def _of_replay(buffer: ReplayBuffer) -> Iterator[Episode]:

@@ -32,7 +32,7 @@ NO_ACTION = -1
 UNKNOWN = 2
 """In place of a result."""
 
-_EVAL = re.compile(r"\[%eval\s+(#?-?[\d.]+)")
+_EVAL = re.compile(r"\[%eval\s+(#?-?[\d.]+)[\s,\]]")  # a depth may follow
 _CANDIDATES = re.compile(r"\[%mpv\s+([^\]]*)\]")
 _RESULTS = {"1-0": 1, "0-1": -1, "1/2-1/2": 0}
 

@@ -23,10 +23,11 @@ from muzero_agent.adapters.envs.go import go_action, go_vertex
 from muzero_agent.adapters.envs.names import GAMES
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv, as_game
 from muzero_agent.cli import app
+from muzero_agent.commands import split_command
 from muzero_agent.evaluation import evaluate_game, opponent
 from muzero_agent.matches import play_match
 from muzero_agent.players import RESIGN, Position, RandomPlayer
-from muzero_agent.programs import GtpPlayer, UciPlayer, split_command
+from muzero_agent.programs import GtpPlayer, UciPlayer
 
 TINY: dict[str, Any] = {
     "learning_starts": 20,
