@@ -414,7 +414,7 @@ class MuZero(OffPolicyAlgorithm):
         dataset: Any,
         gradient_steps: int,
         *,
-        policy_targets: str = "auto",
+        policy_targets: str | Mapping[str, float] = "auto",
         value_targets: str | Mapping[str, float] = "auto",
         max_drop: float = math.inf,
         softness: float = 50.0,
@@ -440,13 +440,16 @@ class MuZero(OffPolicyAlgorithm):
             replay buffer of SB3 or of this package, or its file. See `datasets`
         :param gradient_steps: updates
         :param policy_targets: "search": the policy of searches with the newest weights, repeated
-            all the time (Reanalyse); "actions": what was played; "candidates": a softmax of the
-            moves that were scored, in games of chess. "auto": candidates in chess, else search
-        :param value_targets: "search": as `learn` has them, from rewards and values of newest
-            searches; "result": the return, or the result of the game; "evaluation": recorded
-            values; or a mixture, such as {"result": 0.3, "evaluation": 0.7}, in which what was not
-            recorded of a state leaves its weight to the others. "auto": evaluation in chess, where
-            none is told the result, else search
+            all the time (Reanalyse); "actions": what was played; or a mixture of these, such as
+            {"search": 3, "actions": 1}: the model knows nothing of what was never tried, and
+            searches alone come to hope for just that. "candidates": a softmax of the moves that
+            were scored, in games of chess. "auto": candidates in chess, else searches and actions
+            alike
+        :param value_targets: "search": from rewards and the newest values, as `learn` has them but
+            for `regret_tolerance`; "result": the return, or the result of the game; "evaluation":
+            recorded values; or a mixture, such as {"result": 0.3, "evaluation": 0.7}, in which what
+            was not recorded of a state leaves its weight to the others. "auto": evaluation in
+            chess, where none is told the result, else search
         :param max_drop: with "actions", those after which the recorded value of the player is lower
             by more than this are blunders, which are not imitated; of a game from -1 to 1
         :param softness: of that softmax, in centipawns: by so much a move is worse that is

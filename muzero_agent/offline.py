@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from muzero_agent.datasets.chess_games import ChessGames
     from muzero_agent.muzero import MuZero
 
-POLICY_TARGETS = ("auto", "search", "actions", "candidates")
+POLICY_TARGETS = ("search", "actions")
+AUTO_POLICY: Mapping[str, float] = {"search": 1.0, "actions": 1.0}
 VALUE_TARGETS = ("search", "result", "evaluation")
 AHEAD = 2  # batches that are drawn while another is learned
 
@@ -35,7 +36,7 @@ AHEAD = 2  # batches that are drawn while another is learned
 class OfflineSettings:
     """What `MuZero.learn_offline` takes; see there."""
 
-    policy_targets: str
+    policy_targets: str | Mapping[str, float]
     value_targets: str | Mapping[str, float]
     max_drop: float
     softness: float
@@ -48,10 +49,6 @@ class OfflineSettings:
 
     def check(self) -> None:
         """Raise ValueError for what cannot work."""
-        if self.policy_targets not in POLICY_TARGETS:
-            raise ValueError(
-                f"policy_targets={self.policy_targets!r}: choose one of {list(POLICY_TARGETS)}"
-            )
         for name, least in (("unroll_steps", 0), ("batch_size", 1), ("reanalyse_ratio", 0)):
             number = getattr(self, name)
             whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
@@ -61,25 +58,40 @@ class OfflineSettings:
             if not getattr(self, name) > above:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give a positive number")
 
-    def weights(self, auto: Mapping[str, float], known: Sequence[str]) -> Mapping[str, float]:
+    def policy_weights(self) -> Mapping[str, float]:
+        """Of policy targets from episodes."""
+        return _weights("policy_targets", self.policy_targets, AUTO_POLICY, POLICY_TARGETS)
+
+    def value_weights(self, auto: Mapping[str, float], known: Sequence[str]) -> Mapping[str, float]:
         """Of value targets.
 
         :param auto: what "auto" means
         :param known: those that the dataset has
-        :raises ValueError: for others
         """
-        given = self.value_targets
-        if given == "auto":
-            return auto
-        weights = {given: 1.0} if isinstance(given, str) else dict(given)
-        if not weights.keys() <= {*known}:
-            raise ValueError(
-                f"value_targets={given!r}: choose among {list(known)}, or give a mixture of these"
-            )
-        sizes = [float(weight) for weight in weights.values()]
-        if not all(0 <= size < math.inf for size in sizes) or not sum(sizes) > 0:
-            raise ValueError(f"value_targets={given!r}: weights are 0 or more, and not all 0")
-        return {name: size for name, size in zip(weights, sizes, strict=True) if size > 0}
+        return _weights("value_targets", self.value_targets, auto, known)
+
+
+def _weights(
+    name: str,
+    given: str | Mapping[str, float],
+    auto: Mapping[str, float],
+    known: Sequence[str],
+) -> Mapping[str, float]:
+    """A mixture of targets.
+
+    :raises ValueError: for others than the known ones, and for weights that cannot be
+    """
+    if given == "auto":
+        return auto
+    weights = {given: 1.0} if isinstance(given, str) else dict(given)
+    if not weights.keys() <= {*known}:
+        raise ValueError(
+            f"{name}={given!r}: choose among {list(known)}, or give a mixture of these"
+        )
+    sizes = [float(weight) for weight in weights.values()]
+    if not all(0 <= size < math.inf for size in sizes) or not sum(sizes) > 0:
+        raise ValueError(f"{name}={given!r}: weights are 0 or more, and not all 0")
+    return {key: size for key, size in zip(weights, sizes, strict=True) if size > 0}
 
 
 class _Source(Protocol):
@@ -232,38 +244,38 @@ def _chess_games(dataset: Any) -> ChessGames | None:
     return ChessGames.open(named)
 
 
+OFFLINE = {"regret_tolerance": math.inf}
+"""Of the replay: were returns cut off where a search hopes for more, nobody would test the hope."""
+
+
 class _Recorded:
     """Episodes in memory, some of whose states are searched anew with each batch."""
 
     def __init__(self, model: MuZero, dataset: Any, settings: OfflineSettings) -> None:
         self.model = model
         self.ratio = settings.reanalyse_ratio
-        self.weights = settings.weights({"search": 1.0}, VALUE_TARGETS)
-        imitate = settings.policy_targets == "actions"
-        self.searches = "search" in self.weights or not imitate
+        self.weights = settings.value_weights({"search": 1.0}, VALUE_TARGETS)
+        policies = settings.policy_weights()
+        self.searches = "search" in self.weights or "search" in policies
         if self.searches and self.ratio < 1:
             raise ValueError("reanalyse_ratio=0: targets from searches need at least 1")
-        self.renew_policies = not imitate
         self.replay = fill(
             read_episodes(dataset, trust=settings.trust),
             model.observation_space,
             model.action_space,
             num_players=model.num_players,
-            imitate=imitate,
+            policy_weights=policies,
             max_drop=settings.max_drop,
             value_weights=self.weights,
             device=model.device,
             seed=_seed(model),
-            **(model._replay_settings() | {"unroll_steps": settings.unroll_steps}),
+            **(model._replay_settings() | OFFLINE | {"unroll_steps": settings.unroll_steps}),
         )
         self.replay.typical_error = float(model.policy.value_error) or None
         self.sweep = Sweep()
         for seen in observations_of(self.replay):
             model.policy.network.observe(model._tensors(model._normalized(seen)))
         model._updates().finish()
-        if self.searches and imitate:  # else values of 0 would count as found
-            for _ in range(-(-self.replay.size() // self.ratio)):
-                self._search()
 
     def sample(self, batch_size: int) -> Batch:
         if self.searches:
@@ -281,10 +293,7 @@ class _Recorded:
             temperature=1.0,
             rng=model._rng,
         )
-        if self.renew_policies:
-            replay.update_search(rows, plan.policy, plan.mixed_value, plan.regret())
-        else:
-            replay.update_values(rows, plan.mixed_value, plan.regret())
+        replay.update_search(rows, plan.policy, plan.mixed_value, plan.regret())
 
     def learned(self, batch: Batch, error: torch.Tensor) -> None:
         self.replay.update_errors(batch.rows, error.cpu().numpy())
@@ -300,7 +309,7 @@ class _GamesOfChess:
     def __init__(self, model: MuZero, games: ChessGames, settings: OfflineSettings) -> None:
         from muzero_agent.datasets.chess_games import ChessBatches
 
-        if settings.policy_targets == "search" or "search" in self._names(settings):
+        if "search" in {*_names(settings.policy_targets), *_names(settings.value_targets)}:
             raise ValueError(
                 'targets by "search" need episodes in memory: give '
                 "`datasets.chess_games.episodes(games, most=...)`"
@@ -308,7 +317,10 @@ class _GamesOfChess:
         _check_chess(model)
         self.model = model
         kind = "candidates" if settings.policy_targets == "auto" else settings.policy_targets
-        weights = settings.weights({"evaluation": 1.0, "result": 1e-6}, ("result", "evaluation"))
+        if kind not in ("candidates", "actions"):
+            raise ValueError(f"policy_targets={kind!r}: choose 'candidates' or 'actions'")
+        auto = {"evaluation": 1.0, "result": 1e-6}  # the latter where there is no other
+        weights = settings.value_weights(auto, ("result", "evaluation"))
         compares = model.consistency_coef > 0 or (model.reconstruction_coef or 0.0) > 0
         self.batches = ChessBatches(
             games,
@@ -316,18 +328,13 @@ class _GamesOfChess:
             policy=kind,
             values=weights,
             temperature=settings.softness,
-            max_drop=settings.max_drop if kind == "actions" else math.inf,
+            max_drop=settings.max_drop,
             following=compares and settings.unroll_steps > 0,
             device=model.device,
             seed=_seed(model),
         )
         self.batch_size = settings.batch_size
         self._ahead = Prefetched(lambda: self.batches.sample(settings.batch_size), AHEAD)
-
-    @staticmethod
-    def _names(settings: OfflineSettings) -> set[str]:
-        given = settings.value_targets
-        return {given} if isinstance(given, str) else {*given}
 
     def sample(self, batch_size: int) -> Batch:
         return self._ahead.next()
@@ -341,6 +348,10 @@ class _GamesOfChess:
 
     def close(self) -> None:
         self._ahead.close()
+
+
+def _names(targets: str | Mapping[str, float]) -> set[str]:
+    return {targets} if isinstance(targets, str) else {*targets}
 
 
 def _check_chess(model: MuZero) -> None:

@@ -369,7 +369,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         rewards = np.where(moves, self.reward[env_index, slot][:, :-1], np.float32(0))
         observations = self.observations_at(Rows(env_index, slot))
         values = self.value_targets(rows, steps + 1, env)
-        policies = self.policy[env_index, slot]
+        policies, told = self._policies(env_index, slot)
         if self.symmetries is not None:
             which = augmentation.draw(self.symmetries, batch_size, self.rng)
             observations = augmentation.turn_observations(self.symmetries, which, observations)
@@ -386,11 +386,17 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             policies=self._tensor(policies),
             reward_mask=self._tensor((moves | terminated).astype(np.float32)),
             value_mask=self._tensor(((row < ends) | terminated).astype(np.float32)),
-            policy_mask=self._tensor((inside & self.searched[env_index, slot]).astype(np.float32)),
+            policy_mask=self._tensor((inside & told).astype(np.float32)),
             consistency_mask=self._tensor(moves.astype(np.float32)),
             weights=self._tensor(weights),
             rows=rows,
         )
+
+    def _policies(
+        self, env: NDArray[np.int64], slot: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Policy targets float32 [..., A] of slots [...], and where there are any."""
+        return self.policy[env, slot], self.searched[env, slot]
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.as_tensor(array, device=self.device)
@@ -417,21 +423,14 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         :param value: float32 [B]
         :param regret: float32 [B, A], by how much each action falls short of the best
         """
-        self.update_values(rows, value, regret)
-        slot = rows.row % self.capacity
-        self.policy[rows.env, slot] = policy
-        self.searched[rows.env, slot] = self.last_row[rows.env, slot] != rows.row
-
-    def update_values(
-        self, rows: Rows, value: NDArray[np.float32], regret: NDArray[np.float32]
-    ) -> None:
-        """`update_search`, but policies stay as they are."""
         slot = rows.row % self.capacity
         is_last = self.last_row[rows.env, slot] == rows.row
         terminal = is_last & self.terminated[rows.env, slot]
         self.value[rows.env, slot] = np.where(terminal, np.float32(0), value)
+        self.policy[rows.env, slot] = policy
         taken = self.action[rows.env, slot]
         self.regret[rows.env, slot] = regret[np.arange(len(taken)), taken]
+        self.searched[rows.env, slot] = ~is_last
 
     def update_errors(self, rows: Rows, error: NDArray[np.float32]) -> None:
         """Learn how wrong values are: the typical error, and priorities where they count.

@@ -201,8 +201,8 @@ EPISODE = Episode(
 
 def filled(weights: dict[str, float], episode: Episode = EPISODE, **changes: Any) -> Any:
     settings: dict[str, Any] = {
-        "num_players": 1, "imitate": True, "max_drop": np.inf, "gamma": 0.5, "unroll_steps": 2,
-        "seed": 0,
+        "num_players": 1, "policy_weights": {"actions": 1.0}, "max_drop": np.inf, "gamma": 0.5,
+        "unroll_steps": 2, "seed": 0,
     }  # fmt: skip
     box = spaces.Box(-9, 9, (1,))
     return fill([episode], box, spaces.Discrete(2), value_weights=weights, **(settings | changes))
@@ -224,7 +224,7 @@ def test_values_by_hand() -> None:
 
 
 def test_search_alone_is_the_ordinary_target() -> None:
-    replay = filled({"search": 1.0}, td_steps=1, imitate=False)
+    replay = filled({"search": 1.0}, td_steps=1)
     rows = Rows(np.zeros(3, np.int64), np.arange(3))
     replay.update_search(
         rows, np.full((3, 2), 0.5), np.array([0.1, 0.2, 0.4]), np.zeros((3, 2), np.float32)
@@ -233,14 +233,28 @@ def test_search_alone_is_the_ordinary_target() -> None:
 
 
 def test_what_is_imitated() -> None:
-    """All actions; without those that cost more than allowed; or none until a search."""
-    rows = np.arange(3)
-    assert np.array_equal(filled({"result": 1.0}).policy[0, rows].argmax(1), [1, 0, 1])
-    assert filled({"result": 1.0}).searched[0, rows].all()
-    assert not filled({"result": 1.0}, imitate=False).searched[0, rows].any()
+    """Actions, searches, or both; but no action that costs more than allowed."""
+    rows = Rows(np.zeros((1, 4), np.int64), np.arange(4)[None])
+    slots = rows.env, rows.row
+
+    def policies(**changes: Any) -> tuple[list[list[float]], list[bool]]:
+        replay = filled({"result": 1.0}, **changes)
+        searched = Rows(np.zeros(2, np.int64), np.arange(2))
+        found = np.array([[0.8, 0.2]] * 2, np.float32)
+        replay.update_search(searched, found, np.zeros(2), np.zeros((2, 2), np.float32))
+        policy, told = replay._policies(*slots)
+        return np.round(policy[0], 6).tolist(), told[0].tolist()
+
+    policy, told = policies()
+    assert (policy[:3], told) == ([[0, 1], [1, 0], [0, 1]], [True, True, True, False])
+    policy, told = policies(policy_weights={"search": 1.0})
+    assert policy[:2] == [pytest.approx([0.8, 0.2])] * 2
+    assert told == [True, True, False, False]
+    policy, told = policies(policy_weights={"search": 3.0, "actions": 1.0})
+    assert policy[:3] == [pytest.approx(p) for p in ([0.6, 0.4], [0.85, 0.15], [0, 1])]
     # 0.2 -> 0 + 0.5 * -0.4: a drop of 0.4; of the others one value is not told
-    assert filled({"result": 1.0}, max_drop=0.39).searched[0, rows].tolist() == [False, True, True]
-    assert filled({"result": 1.0}, max_drop=0.41).searched[0, rows].all()
+    assert policies(max_drop=0.39)[1] == [False, True, True, False]
+    assert policies(max_drop=0.41)[1] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +280,8 @@ def test_episodes_that_do_not_fit(episode: Episode, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"policy_targets": "moves"}, "choose one of"),
+        ({"policy_targets": "moves"}, "choose among"),
+        ({"policy_targets": {"actions": -1.0}}, "weights are 0 or more"),
         ({"policy_targets": "candidates"}, "games of chess alone"),
         ({"value_targets": "z"}, "choose among"),
         ({"value_targets": {"result": -1.0}}, "weights are 0 or more"),

@@ -270,7 +270,7 @@ def test_value_targets_stop_in_front_of_a_mistake(monkeypatch: pytest.MonkeyPatc
     assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [12, 11, 10, 2]
 
 
-def test_value_targets_do_not_stop_in_the_newest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_value_targets_do_not_stop_in_the_newest_rows() -> None:
     """Whatever the search hopes for in a state that has just failed, its target is the failure."""
     replay = make(regret_tolerance=2.0)
     add_episode(replay, 5, value=10.0)
@@ -282,7 +282,7 @@ def test_value_targets_do_not_stop_in_the_newest_rows(monkeypatch: pytest.Monkey
     add_episode(replay, 1, value=10.0)  # 8 rows: the newest fifth is row 7
     replay.regret[0, 6] = 4.0
     assert replay.value_targets(rows_of(6), 1).tolist() == [[10]]
-    monkeypatch.setattr("muzero_agent.replay.NEWEST", 0.25)  # rows 6 and 7
+    replay.newest = 0.25  # rows 6 and 7
     assert replay.value_targets(rows_of(6), 1).tolist() == [[1]]
 
 

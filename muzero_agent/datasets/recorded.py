@@ -26,13 +26,31 @@ class RecordedReplay(TrajectoryReplayBuffer):
     """The replay of a dataset, see `fill`. None of its actions counts as today's policy for being
     new.
 
+    :param policy_weights: of "search" and "actions" in policy targets; until a state is searched,
+        and where its action is not to be imitated, the other counts alone
     :param value_weights: of "search", "result" and "evaluation" in value targets; where one was not
         recorded, the others count alone
     """
 
     newest = 0.0
+    policy_weights: Mapping[str, float]
     value_weights: Mapping[str, float]
     recorded: NDArray[np.float32]  # [1, capacity], evaluations; NaN where there is none
+    imitated: NDArray[np.bool_]  # [1, capacity], whether the action is a policy target
+
+    def _policies(
+        self, env: NDArray[np.int64], slot: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        search = self.policy_weights.get("search", 0.0) * self.searched[env, slot]
+        actions = self.policy_weights.get("actions", 0.0) * self.imitated[env, slot]
+        total = search + actions
+        share = np.divide(actions, total, out=np.zeros_like(total), where=total > 0)
+        policies = self.policy[env, slot] * (1 - share)[..., None].astype(np.float32)
+        flat = policies.reshape(-1, self.num_actions)
+        flat[np.arange(len(flat)), self.action[env, slot].ravel()] += share.ravel().astype(
+            np.float32
+        )
+        return policies, total > 0
 
     def value_targets(
         self,
@@ -66,16 +84,14 @@ def fill(
     action_space: spaces.Space[Any],
     *,
     num_players: int,
-    imitate: bool,
     max_drop: float,
     gamma: float,
+    policy_weights: Mapping[str, float],
     value_weights: Mapping[str, float],
     **settings: Any,
 ) -> RecordedReplay:
     """A replay of episodes.
 
-    :param imitate: whether the actions taken are policy targets; else states have none until they
-        are searched
     :param max_drop: see `MuZero.learn_offline`
     :param settings: of `TrajectoryReplayBuffer`
     :raises ValueError: for episodes that do not fit the spaces, and if there are none
@@ -101,8 +117,9 @@ def fill(
             f"{MOST_BYTES >> 30} GiB: give a part of the dataset, or, of chess, a PGN file with "
             'policy_targets="candidates" or "actions"'
         )
-    replay.value_weights = value_weights
+    replay.policy_weights, replay.value_weights = policy_weights, value_weights
     replay.recorded = np.full((1, replay.capacity), np.nan, np.float32)
+    replay.imitated = np.zeros((1, replay.capacity), np.bool_)
     if value_weights.get("evaluation", 0.0) > 0 and value_weights.keys() == {"evaluation"}:
         lacking = [number for number, episode in enumerate(given) if episode.values is None]
         if lacking:
@@ -112,46 +129,49 @@ def fill(
             )
     row = 0
     for episode in given:
-        _add(replay, episode, num_players, imitate, max_drop, gamma)
+        num, players = len(episode.actions), _players(episode, num_players)
+        _add(replay, episode, players)
+        replay.imitated[0, row : row + num] = ~_blunders(episode, players, max_drop, gamma)
         if episode.values is not None:
-            replay.recorded[0, row : row + len(episode.values)] = episode.values
-        row += len(episode.actions) + 1
+            replay.recorded[0, row : row + num + 1] = episode.values
+        row += num + 1
     return replay
 
 
-def _add(
-    replay: RecordedReplay,
-    episode: Episode,
-    num_players: int,
-    imitate: bool,
-    max_drop: float,
-    gamma: float,
-) -> None:
-    num = len(episode.actions)
-    players = episode.players
-    if players is None:
-        players = (np.arange(num + 1) % num_players).astype(np.int8)
-    legal = _legal(episode, replay)
-    imitated = np.full(num, imitate)
+def _players(episode: Episode, num_players: int) -> NDArray[np.int8]:
+    if episode.players is not None:
+        return episode.players
+    return (np.arange(len(episode.actions) + 1) % num_players).astype(np.int8)
+
+
+def _blunders(
+    episode: Episode, players: NDArray[np.int8], max_drop: float, gamma: float
+) -> NDArray[np.bool_]:
+    """Which actions [T] cost more of the recorded value than allowed."""
     values = episode.values
-    if values is not None and max_drop < math.inf:
-        sign = np.where(players[1:] == players[:-1], gamma, -gamma)
-        drop = values[:-1] - (episode.rewards + sign * values[1:])
-        imitated &= ~(drop > max_drop)
+    if values is None or max_drop == math.inf:
+        return np.zeros(len(episode.actions), np.bool_)
+    sign = np.where(players[1:] == players[:-1], gamma, -gamma)
+    drop = values[:-1] - (episode.rewards + sign * values[1:])
+    too_much: NDArray[np.bool_] = drop > max_drop  # NaN is not
+    return too_much
+
+
+def _add(replay: RecordedReplay, episode: Episode, players: NDArray[np.int8]) -> None:
+    num = len(episode.actions)
+    legal = _legal(episode, replay)
+    no_policy = np.zeros(replay.num_actions, np.float32)
     for step in range(num):
-        action = int(episode.actions[step])
-        policy = np.zeros(replay.num_actions, np.float32)
-        policy[action] = 1.0
         replay.add_step(
             0,
             row_of(episode.observations, step),
-            action,
+            int(episode.actions[step]),
             float(episode.rewards[step]),
-            policy,
+            no_policy,
             0.0,
             0.0,
             None if legal is None else legal[step],
-            searched=bool(imitated[step]),
+            searched=False,
             player=int(players[step]),
         )
     replay.end_episode(
