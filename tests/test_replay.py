@@ -270,7 +270,7 @@ def test_value_targets_stop_in_front_of_a_mistake(monkeypatch: pytest.MonkeyPatc
     assert batch_from(replay, 0, monkeypatch).values[0].tolist() == [12, 11, 10, 2]
 
 
-def test_value_targets_do_not_stop_in_the_newest_rows() -> None:
+def test_value_targets_do_not_stop_in_the_newest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the search hopes for in a state that has just failed, its target is the failure."""
     replay = make(regret_tolerance=2.0)
     add_episode(replay, 5, value=10.0)
