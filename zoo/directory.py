@@ -251,6 +251,11 @@ def check_overrides(overrides: Mapping[str, Any]) -> None:
         raise TypeError(f"load() knows no {name!r}{hint}: give arguments of MuZero")
     defaults = {name: parameter.default for name, parameter in known.items()}
     defaults |= {name: resolved(1, name, None) for name in DEFAULTS[1]} | {"num_players": 1}
+    resolves = {name for name, default in defaults.items() if default is None} | {*DEFAULTS[1]}
+    resolves.add("num_players")
+    for name, value in overrides.items():
+        if value is None and name not in resolves:
+            raise ValueError(f"{name}=None: give a value, or leave it out")
     given = {name: value for name, value in overrides.items() if value is not None}
     check_arguments(defaults | given)
 

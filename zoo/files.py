@@ -52,9 +52,8 @@ class ModelFiles:
         self.directory = Path(directory)
         if not self.directory.is_dir():
             raise ModelNotFoundError(f"{self.directory} is no directory")
-        self._within = [self.directory.resolve()]
-        if (blobs := blobs_of(self._within[0])) is not None:
-            self._within.append(blobs)
+        own = self.directory.resolve()
+        self._within = [own, *blobs_of(own)]
         self.manifest: Manifest | None = None  # None: of version 1
         if self.has(MANIFEST):
             self.manifest = parse(Manifest, self._content(MANIFEST), self.path(MANIFEST))
@@ -137,17 +136,16 @@ class ModelFiles:
         return "give a directory that `zoo.save` wrote"
 
 
-def blobs_of(directory: Path) -> Path | None:
-    """Where the links of a directory lead that is in a cache of `huggingface_hub`; None elsewhere.
+def blobs_of(directory: Path) -> list[Path]:
+    """Where links may lead of a directory that is in a cache of `huggingface_hub`: to the files of
+    its repository, and from there to those that repositories share. Empty elsewhere.
 
-    :param directory: models--org--name/snapshots/COMMIT
+    :param directory: CACHE/models--org--name/snapshots/COMMIT
     """
-    if directory.parent.name != "snapshots":
-        return None
-    repo = directory.parents[1]
-    blobs = repo / "blobs"
-    inside = repo.name.startswith("models--") and blobs.is_dir() and blobs.resolve() == blobs
-    return blobs if inside else None
+    if directory.parent.name != "snapshots" or not directory.parents[1].name.startswith("models--"):
+        return []
+    stores = [directory.parents[1] / "blobs", directory.parents[2] / "blobs"]
+    return [store for store in stores if store.is_dir() and store.resolve() == store]
 
 
 def describe(content: bytes) -> FileEntry:
@@ -190,11 +188,11 @@ def parse(schema: type[_Schema], content: bytes, path: Path) -> _Schema:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON; of two entries with one name, readers take now the first, now the last."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{double!r} is there twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is there twice")
+        found[name] = value
     return found
 
 

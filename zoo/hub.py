@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from urllib.parse import urljoin, urlsplit
 from muzero_agent.zoo.errors import (
     DamagedModelError,
     HubError,
+    ModelError,
     ModelNotFoundError,
     printable,
 )
@@ -38,6 +39,7 @@ from muzero_agent.zoo.files import (
 
 try:
     import huggingface_hub as hf
+    import huggingface_hub.utils._http as http
     from huggingface_hub import constants
     from huggingface_hub import errors as hf_errors
     from huggingface_hub.utils.tqdm import tqdm  # which knows when bars are not wanted
@@ -86,14 +88,14 @@ def fetch(
     if revision is None or not COMMIT.fullmatch(revision):
         raise ValueError(_advice(repo, revision, offline))
     folder = _fetch_file(repo, revision, MANIFEST, cache_dir, offline, None)
-    files = _open(folder)
+    files = _open(folder, offline)
     assert files.manifest is not None
     for name in names:
         entry = files.manifest.files.get(name)  # type: ignore[call-overload]
         if entry is None:
             continue
-        _fetch_file(repo, revision, name, cache_dir, offline, entry.size)
         try:
+            _fetch_file(repo, revision, name, cache_dir, offline, entry.size)
             files.read(name)
         except DamagedModelError:
             if not offline:  # either of the two is the false one
@@ -193,16 +195,14 @@ def _check_before(repo: str, commit: str, name: str, size: int | None) -> None:
 
 _watching = threading.local()
 """`name`: of the file that this thread is fetching, if any."""
-_ETAG = re.compile(r'(W/)?"?[0-9A-Za-z_-]{1,200}"?')
+_ETAG = re.compile(r'(W/)?"?[0-9A-Va-z_-][0-9A-Za-z_-]{0,200}"?')  # a leading W would be lost
 
 
 @contextmanager
 def _watched(name: str) -> Iterator[None]:
     """Look at every answer while a file is fetched: `huggingface_hub` asks more than once, follows
     where it is sent, and takes the ETag for the name of a file in its cache."""
-    hooks: list[Any] = hf.get_session().event_hooks["response"]
-    if _look_at not in hooks:
-        hooks.append(_look_at)
+    _look_at_all_clients()
     _watching.name = name
     try:
         yield
@@ -210,38 +210,66 @@ def _watched(name: str) -> Iterator[None]:
         _watching.name = None
 
 
+def _look_at_all_clients() -> None:
+    """`huggingface_hub` makes another client after a failure to connect, by this factory."""
+    made_by = http._GLOBAL_CLIENT_FACTORY
+    if not isinstance(made_by, _LookedAt):
+        hf.set_client_factory(_LookedAt(made_by))
+
+
+class _LookedAt:
+    """Makes clients whose answers are looked at.
+
+    :param factory: that of `huggingface_hub`, or the user's
+    """
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        self.factory = factory
+
+    def __call__(self) -> Any:
+        client = self.factory()
+        client.event_hooks["response"].append(_look_at)
+        return client
+
+
 def _look_at(response: Any) -> None:
     name = getattr(_watching, "name", None)
     if name is None:
         return
     url = str(response.request.url)
-    if response.request.method == "HEAD":
+    if response.request.method == "HEAD" and response.status_code < 400:
         for header in ("ETag", "X-Linked-Etag"):
-            if not _ETAG.fullmatch(response.headers.get(header, "none")):
+            if header in response.headers and not _ETAG.fullmatch(response.headers[header]):
                 raise HubError(f"{url}: the hub answers with an {header} that is none")
+        if name != WEIGHTS:  # another way to be sent elsewhere; without it the file itself is asked
+            response.headers.pop("X-Xet-Hash", None)
     if name != WEIGHTS and "Location" in response.headers:
         here, there = urlsplit(url), urlsplit(urljoin(url, response.headers["Location"]))
         if (here.scheme, here.netloc) != (there.scheme, there.netloc):
             raise HubError(f"{url} is redirected to {there.netloc}, which is not followed")
 
 
-def _open(folder: Path) -> ModelFiles:
+def _open(folder: Path, offline: bool) -> ModelFiles:
     try:
         return ModelFiles(folder)
-    except DamagedModelError:
-        _forget(folder / MANIFEST)
+    except ModelError:
+        if not offline:
+            _forget(folder / MANIFEST)
         raise
 
 
 def _forget(pointer: Path) -> None:
     """Take a file out of the cache, so that it is fetched anew the next time; what a link leads to
     is removed only where the cache keeps what its links lead to."""
-    blobs = blobs_of(pointer.parent.resolve())
-    blob = pointer.resolve()
+    stores = blobs_of(pointer.parent.resolve())
+    chain = [pointer]
+    while chain[-1].is_symlink() and len(chain) <= len(stores):
+        chain.append((chain[-1].parent / chain[-1].readlink()).absolute())
     try:
-        pointer.unlink(missing_ok=True)
-        if blobs is not None and blob.parent == blobs:
-            blob.unlink(missing_ok=True)
+        for link in chain:
+            where = link.parent.resolve()
+            if link is pointer or any(where.is_relative_to(store) for store in stores):
+                link.unlink(missing_ok=True)
     except OSError as error:
         log.warning("%s is damaged, and cannot be removed: %s", pointer, error)
 
@@ -267,9 +295,9 @@ def _advice(repo: str, revision: str | None, offline: bool) -> str:
         return text
     try:
         info = hf.HfApi(endpoint=_endpoint()).model_info(repo, revision=revision)
-    except _FAILURES:
+    except (*_FAILURES, TypeError, ValueError, AttributeError):
         return text
-    return f"{text}; {revision or 'main'} is {info.sha} now"
+    return f"{text}; {revision or 'main'} is {printable(str(info.sha))} now"
 
 
 @contextmanager

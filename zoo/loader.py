@@ -104,7 +104,8 @@ def load(
     :raises HubError: if the hub cannot be reached, or answers amiss
     """
     path = path_of(name)
-    if trust and path.is_file() and not (isinstance(name, str) and name in bundled()):
+    own = isinstance(name, str) and name in bundled()
+    if trust and revision is None and path.is_file() and not own:
         _check_zip(path)
         env = None if env is None else maybe_make_env(env, verbose=0)
         return MuZero.load(path, env=env, device=device, **overrides)

@@ -42,12 +42,15 @@ def readme(card: Card, num_bytes: int) -> str:
     parts = [
         f"---\n{front}---",
         f"# {_line(card.name)}",
-        f"MuZero for `{_line(card.env)}`, {num_bytes / 1e6:.1f} MB. Loading it runs nobody's code.",
+        f"MuZero for `{_code(card.env)}`, {num_bytes / 1e6:.1f} MB. Loading it runs nobody's code.",
         USE,
         "## How good it is",
         results_table(card),
         "## Where it comes from",
-        "\n".join(f"- {key}: {_line(value)}" for key, value in origin(card).items()),
+        "\n".join(
+            f"- {key}: {value if key in ('environment', 'command') else _line(value)}"
+            for key, value in origin(card).items()
+        ),
     ]
     if card.notes:  # a quotation, so that it is nobody else's voice
         parts.append("\n".join(f"> {_line(line)}".rstrip() for line in card.notes.splitlines()))
@@ -95,10 +98,10 @@ def _result(card: Card, evaluation: Evaluation) -> dict[str, Any]:
 
 def origin(card: Card) -> dict[str, str]:
     """Where a model comes from, in words."""
-    kwargs = ", ".join(f"{name}={value}" for name, value in card.env_kwargs.items())
+    kwargs = _line(", ".join(f"{name}={value}" for name, value in card.env_kwargs.items()))
     return {
-        "environment": f"`{card.env}`" + f" with {kwargs}" * bool(kwargs),
-        "command": f"`{card.command}`",
+        "environment": f"`{_code(card.env)}`" + f" with {kwargs}" * bool(kwargs),
+        "command": f"`{_code(card.command)}`",
         "seed": "none" if card.seed is None else str(card.seed),
         "steps": f"{card.training_steps:,}",
         "seconds": f"{card.training_seconds:,.0f}",
@@ -109,8 +112,14 @@ def origin(card: Card) -> dict[str, str]:
     }
 
 
+def _code(text: str) -> str:
+    """Within backticks."""
+    return " ".join(text.replace("`", "'").split())
+
+
 def _line(text: str) -> str:
     """On one line, and in one cell of a table; markup that it holds is shown, not obeyed."""
-    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("](", "]\\(")):
+    for mark, shown in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("[", "\\[")):
         text = text.replace(mark, shown)
-    return " ".join(text.split())
+    line = " ".join(text.split())
+    return f"\\{line}" if line.startswith(("#", "`")) else line

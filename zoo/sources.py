@@ -19,6 +19,7 @@ from muzero_agent.zoo.files import CARD, CONFIG, WEIGHTS, ModelFiles
 
 log = logging.getLogger(__name__)
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?", re.ASCII)
 
 
@@ -42,6 +43,8 @@ def open_model(
     """
     on_the_hub = _ON_THE_HUB.fullmatch(name) if isinstance(name, str) else None
     told = on_the_hub[2] if on_the_hub else None
+    if told and not _COMMIT.fullmatch(told) and revision is None and path_of(name).exists():
+        on_the_hub = told = None  # a directory may be called like that
     if told and revision is not None and told != revision:
         raise ValueError(f"{name} with revision={revision!r}: give one of the two")
     commit = told or revision

@@ -383,11 +383,14 @@ def test_a_card_imports_no_environment(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_readme_shows_markup_and_does_not_obey_it(tmp_path: Path) -> None:
-    notes = "# Verified by the maintainers\n<script>alert(1)</script> ![x](http://evil/x.png)"
+    notes = "# Verified by the maintainers\n<script>alert(1)</script> ![x](http://evil/x.png)\n"
+    notes += "[y]: http://evil/y.png\n![y]"
     card = zoo.card("acrobot").model_copy(update={"notes": notes, "name": "<b>x</b>"})
     text = (zoo.export("acrobot", tmp_path / "copy", card=card) / "README.md").read_text()
     body = text.split("---", 2)[2]
     assert "\n# Verified" not in body
     assert "<script>" not in body
     assert "<b>" not in body
-    assert "](http" not in body
+    assert "![" not in body
+    assert "> [" not in body
+    assert "> #" not in body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -16,9 +17,11 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard, constants
+from huggingface_hub.utils import close_session
 from werkzeug import Response
 
 from muzero_agent import MuZero, zoo
+from muzero_agent.zoo import hub as zoo_hub
 from muzero_agent.zoo.files import MOST_BYTES
 
 from .files import rewrite, seal
@@ -419,6 +422,84 @@ def test_a_link_in_the_cache_is_no_way_to_remove_files(
         zoo.load(REPO, revision=commit)
     assert thesis.read_text() == "years of work"
     zoo.load(REPO, revision=commit)  # the link was removed
+
+
+def test_weights_in_the_store_that_repositories_share(
+    hub: Hub, directory: Path, cache: Path
+) -> None:
+    """There `huggingface_hub` puts what came by the hub's newer storage; a link leads to a link."""
+    commit = hub.publish(REPO, directory)
+    zoo.load(REPO, revision=commit)
+    (snapshot,) = cache.glob("models--*/snapshots/*")
+    blob = (snapshot / "model.safetensors").resolve()
+    shared = cache / "blobs" / "ab" / "abab"
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to(os.path.relpath(shared, blob.parent))
+    zoo.load(REPO, revision=commit, local_files_only=True)
+    content = shared.read_bytes()
+    shared.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(zoo.DamagedModelError, match="its hash differs"):
+        zoo.load(REPO, revision=commit)
+    assert not shared.exists()
+    assert not blob.is_symlink()
+    zoo.load(REPO, revision=commit)
+
+
+def test_clients_that_are_made_later_are_looked_at(
+    hub: Hub, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`huggingface_hub` makes a new one after a failure to connect."""
+    commit = hub.publish(REPO, directory)
+    check = zoo_hub._check_before
+
+    def lose_the_client(*arguments: Any) -> None:
+        check(*arguments)
+        close_session()
+
+    monkeypatch.setattr(zoo_hub, "_check_before", lose_the_client)
+    heads: list[int] = []
+
+    def path(response: Response) -> Response:
+        heads.append(1)
+        if len(heads) > 1:
+            response.headers["ETag"] = '"../../../home/planted"'
+        return response
+
+    hub.faults.append(Fault("manifest.json", "HEAD", path))
+    with pytest.raises(zoo.HubError, match="an ETag that is none"):
+        zoo.load(REPO, revision=commit)
+    hub.faults.clear()
+    zoo.load(REPO, revision=commit)
+
+
+def test_an_etag_of_a_failure_is_none_of_a_file(hub: Hub, directory: Path) -> None:
+    commit = hub.publish(REPO, directory)
+
+    def missing(response: Response) -> Response:
+        headers = {"X-Error-Code": "EntryNotFound", "ETag": 'W/"f-mY2V+lMTcc/AuQ"'}
+        return Response(status=404, headers=headers)
+
+    hub.faults.append(Fault("manifest.json", "HEAD", missing))
+    with pytest.raises(zoo.ModelNotFoundError):
+        zoo.load(REPO, revision=commit)
+
+
+@pytest.mark.parametrize("name", ["size", "format_version"])
+def test_a_manifest_that_rots_elsewhere(hub: Hub, directory: Path, cache: Path, name: str) -> None:
+    commit = hub.publish(REPO, directory)
+    zoo.card(REPO, revision=commit)
+    (snapshot,) = cache.glob("models--*/snapshots/*")
+    manifest = (snapshot / "manifest.json").resolve()
+    told = json.loads(manifest.read_text())
+    if name == "size":
+        told["files"]["model.safetensors"]["size"] += 1
+    else:
+        told["format_version"] = 9
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(zoo.ModelError):
+        zoo.load(REPO, revision=commit)
+    zoo.load(REPO, revision=commit)
 
 
 def test_a_manifest_that_rots_in_the_cache_is_fetched_again(

@@ -57,6 +57,22 @@ def test_a_directory_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
         zoo.load("org/model")
 
 
+def test_a_directory_may_be_called_like_a_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(WHOLE, "org/model@best")
+    assert zoo.card("org/model@best").env == "CartPole-v1"
+
+
+def test_trust_is_no_way_round_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "model").write_bytes(b"PK")
+    with pytest.raises(zoo.ModelNotFoundError, match="is not in the cache"):
+        zoo.load("org/model", revision="0" * 40, trust=True, local_files_only=True)
+
+
 def test_a_revision_means_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever lies here under that name."""
     monkeypatch.chdir(tmp_path)
@@ -98,6 +114,8 @@ def test_wrong_arguments_are_no_damage() -> None:
         zoo.load("cartpole", num_simulation=3)
     with pytest.raises(ValueError, match=r"^num_simulations=0: give a whole number"):
         zoo.load("cartpole", num_simulations=0)
+    with pytest.raises(ValueError, match=r"^buffer_size=None: give a value"):
+        zoo.load("cartpole", buffer_size=None)
     assert zoo.load("tictactoe", td_steps=None, gamma=None).gamma == 1.0
 
 
