@@ -295,7 +295,9 @@ def _advice(repo: str, revision: str | None, offline: bool) -> str:
         return text
     try:
         info = hf.HfApi(endpoint=_endpoint()).model_info(repo, revision=revision)
-    except (*_FAILURES, TypeError, ValueError, AttributeError):
+    except _FAILURES:
+        return text
+    except (TypeError, ValueError, AttributeError):  # an answer that is none of the hub's
         return text
     return f"{text}; {revision or 'main'} is {printable(str(info.sha))} now"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard, constants
-from huggingface_hub.utils import close_session
+from huggingface_hub.utils._http import close_session
 from werkzeug import Response
 
 from muzero_agent import MuZero, zoo
