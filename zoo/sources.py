@@ -60,7 +60,8 @@ def open_model(
             raise UntrustedModelError(
                 f"{path} is no model directory. If it is a .zip of `MuZero.save`: it holds "
                 "pickles, which can run its author's code; if you trust them, `zoo.load(path, "
-                "trust=True)` loads it, and `zoo.save` makes a directory of it"
+                "trust=True)` loads it, as `muzero-agent eval --trust` does, and `zoo.save` makes "
+                "a directory of it"
             )
     elif on_the_hub is None:
         raise ValueError(
