@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from muzero_agent import zoo
@@ -71,6 +76,22 @@ def test_a_model_in_short(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(NAMES - {"tictactoe"}))
 def test_a_model(name: str) -> None:
     check(name)
+
+
+@pytest.mark.slow
+def test_exact_moves_of_connect_four(tmp_path: Path) -> None:
+    """The evaluation that needs the solver."""
+    card = zoo.card("connect_four")
+    (told,) = (e for e in card.evaluations if e.metric not in (RETURN, POINTS))
+    script = Path(__file__).parents[2] / "benchmarks" / "connect_four.py"
+    command = [sys.executable, script, MODELS / "connect_four", "--pairs", 1, "--against", "random"]
+    command += ["--positions", told.episodes, "--simulations", told.num_simulations]
+    command += ["--seed", told.seed, "--json", tmp_path / "x.json"]
+    subprocess.run([str(part) for part in command], check=True)
+    exact = json.loads((tmp_path / "x.json").read_text())["exact"]
+    assert exact["positions"] == told.episodes
+    low, high = told.bounds()
+    assert low <= exact["kept"] / exact["positions"] <= high
 
 
 def test_what_does_not_hold_is_noticed() -> None:
