@@ -369,6 +369,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         rewards = np.where(moves, self.reward[env_index, slot][:, :-1], np.float32(0))
         observations = self.observations_at(Rows(env_index, slot))
         values = self.value_targets(rows, steps + 1, env)
+        valued = ((row < ends) | terminated) & ~np.isnan(values)
         policies, told = self._policies(env_index, slot)
         if self.symmetries is not None:
             which = augmentation.draw(self.symmetries, batch_size, self.rng)
@@ -382,10 +383,10 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             observations=self._tensors(observations),
             actions=self._tensor(actions),
             rewards=self._tensor(rewards.astype(np.float32)),
-            values=self._tensor(values),
+            values=self._tensor(np.nan_to_num(values)),
             policies=self._tensor(policies),
             reward_mask=self._tensor((moves | terminated).astype(np.float32)),
-            value_mask=self._tensor(((row < ends) | terminated).astype(np.float32)),
+            value_mask=self._tensor(valued.astype(np.float32)),
             policy_mask=self._tensor((inside & told).astype(np.float32)),
             consistency_mask=self._tensor(moves.astype(np.float32)),
             weights=self._tensor(weights),

@@ -223,6 +223,17 @@ def test_values_by_hand() -> None:
     assert targets(filled({"result": 1.0}, first), 3) == [0.25, 0.5, 1.0]  # unseen: worth 0
 
 
+def test_a_state_without_an_evaluation_has_no_value_to_learn() -> None:
+    """But where the episode is over nothing is worth anything."""
+    replay = filled({"evaluation": 1.0})
+    batch = replay.sample(60)
+    for i, row in enumerate(batch.rows.row.tolist()):
+        for k in range(3):
+            at = min(row + k, 3)
+            assert batch.value_mask[i, k] == float(at != 2)
+            assert batch.values[i, k] == pytest.approx([0.2, -0.4, 0.0, 0.0][at])
+
+
 def test_search_alone_is_the_ordinary_target() -> None:
     replay = filled({"search": 1.0}, td_steps=1)
     rows = Rows(np.zeros(3, np.int64), np.arange(3))

@@ -60,6 +60,7 @@ class RecordedReplay(TrajectoryReplayBuffer):
         *,
         monte_carlo: bool = False,
     ) -> NDArray[np.float32]:
+        """The mixture; NaN where none of it is told of a state."""
         weights = self.value_weights
         total = np.zeros((len(rows.row), num_targets), np.float32)
         weight = np.zeros_like(total)
@@ -72,10 +73,13 @@ class RecordedReplay(TrajectoryReplayBuffer):
             ends = self._ends(rows)[:, None]
             row = np.minimum(rows.row[:, None] + np.arange(num_targets), ends)
             told = self.recorded[0, row % self.capacity]
+            # Behind a termination nothing is worth anything, whatever was recorded.
+            told = np.where((row == ends) & self.terminated[0, ends % self.capacity], 0, told)
             exists = ~np.isnan(told)
             total[exists] += np.float32(weights["evaluation"]) * told[exists]
             weight[exists] += np.float32(weights["evaluation"])
-        return (total / np.maximum(weight, np.float32(1e-30))).astype(np.float32)
+        targets = np.full_like(total, np.nan)
+        return np.divide(total, weight, out=targets, where=weight > 0)
 
 
 def fill(
