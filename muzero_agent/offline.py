@@ -254,9 +254,9 @@ class _Recorded:
     def __init__(self, model: MuZero, dataset: Any, settings: OfflineSettings) -> None:
         self.model = model
         self.ratio = settings.reanalyse_ratio
-        self.weights = settings.value_weights({"search": 1.0}, VALUE_TARGETS)
+        values = settings.value_weights({"search": 1.0}, VALUE_TARGETS)
         policies = settings.policy_weights()
-        self.searches = "search" in self.weights or "search" in policies
+        self.searches = "search" in values or "search" in policies
         if self.searches and self.ratio < 1:
             raise ValueError("reanalyse_ratio=0: targets from searches need at least 1")
         self.replay = fill(
@@ -266,7 +266,7 @@ class _Recorded:
             num_players=model.num_players,
             policy_weights=policies,
             max_drop=settings.max_drop,
-            value_weights=self.weights,
+            value_weights=values,
             device=model.device,
             seed=_seed(model),
             **(model._replay_settings() | OFFLINE | {"unroll_steps": settings.unroll_steps}),
@@ -333,7 +333,6 @@ class _GamesOfChess:
             device=model.device,
             seed=_seed(model),
         )
-        self.batch_size = settings.batch_size
         self._ahead = Prefetched(lambda: self.batches.sample(settings.batch_size), AHEAD)
 
     def sample(self, batch_size: int) -> Batch:
