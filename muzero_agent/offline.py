@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import configure_logger
+from tqdm import tqdm
 
 from muzero_agent.batch import Batch
 from muzero_agent.datasets.episodes import read_episodes
@@ -161,23 +162,30 @@ def _run(
     if reset_num_timesteps:
         model.num_timesteps = 0
         model._num_timesteps_at_start = 0
-    total = model.num_timesteps + gradient_steps
-    model._total_timesteps = total
+    total_timesteps = model.num_timesteps + gradient_steps  # a name that callbacks look for
+    model._total_timesteps = total_timesteps
     if not model._custom_logger:
         model._logger = configure_logger(
             model.verbose, model.tensorboard_log, tb_log_name, reset_num_timesteps
         )
-    hook = model._init_callback(callback, progress_bar)
+    hook = model._init_callback(callback)
     model._last_obs = None  # `learn` begins anew
     policy = model.policy
     updates = model._updates()
     history: list[torch.Tensor] = []
     hook.on_training_start(locals(), globals())
     policy.set_training_mode(True)
+    # SB3's bar counts environments, of which there need not be any here.
+    bar = tqdm(
+        total=total_timesteps,
+        initial=model.num_timesteps,
+        unit="update",
+        disable=not progress_bar,
+    )
     try:
-        while model.num_timesteps < total:
+        while model.num_timesteps < total_timesteps:
             hook.on_rollout_start()
-            model._update_current_progress_remaining(model.num_timesteps, total)
+            model._update_current_progress_remaining(model.num_timesteps, total_timesteps)
             model._update_learning_rate(policy.optimizer)
             batch = source.sample(settings.batch_size)
             model._warn_of_clipping(batch)
@@ -190,7 +198,8 @@ def _run(
             model.num_timesteps += 1
             model._n_updates += 1
             hook.on_rollout_end()
-            if len(history) == log_interval or model.num_timesteps == total:
+            bar.update()
+            if len(history) == log_interval or model.num_timesteps == total_timesteps:
                 updates.finish()
                 model._record_losses(history)
                 history.clear()
@@ -199,6 +208,7 @@ def _run(
             if not hook.on_step():
                 break
     finally:
+        bar.close()
         updates.finish()
         policy.set_training_mode(False)
     hook.on_training_end()

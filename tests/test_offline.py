@@ -13,6 +13,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from muzero_agent import MuZero
@@ -345,6 +346,18 @@ def test_updates_are_steps_to_callbacks_and_schedules(some: list[Episode]) -> No
     model.learn_offline(some, 4, callback=rest, reset_num_timesteps=False)
     assert model.num_timesteps == 10
     assert rest.rates == pytest.approx([1e-3 * (1 - i / 10) for i in range(6, 10)])
+
+
+def test_a_progress_bar_goes_on_where_a_run_was(
+    some: list[Episode], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = MuZero("MlpPolicy", make_vec_env("CartPole-v1", 3), **SMALL)
+    model.learn_offline(some, 5, progress_bar=True)
+    model.learn_offline(some, 3, progress_bar=True, reset_num_timesteps=False)
+    shown = capsys.readouterr().err
+    assert "5/5" in shown
+    assert "5/8" in shown
+    assert "8/8" in shown
 
 
 def test_seeded_runs_are_identical_and_learn_goes_on(some: list[Episode]) -> None:

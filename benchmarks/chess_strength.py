@@ -1,0 +1,187 @@
+"""How strong a chess model is: matches of its engine with others, and with itself.
+
+    python benchmarks/chess_strength.py zoo/models/chess --out runs/strength --jobs 2
+    python benchmarks/chess_strength.py zoo/models/chess --out runs/strength --only rules-64
+
+The engine is `muzero-uci` as a chess program starts it. Each match is of pairs of games that begin
+with the same random moves, each player having White once. Stockfish with `Skill Level` n chooses
+its move by a search of n + 1 plies, whatever time it has, and errs at random. A match that is
+finished has a file in --out and is not repeated, so the same command goes on after an interruption;
+the table of all is printed in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from muzero_agent.adapters.envs.chess import ChessEnv
+from muzero_agent.machine import commit, machine
+from muzero_agent.matches import MatchResult, play_match
+from muzero_agent.players import Player, RandomPlayer
+from muzero_agent.programs import UciPlayer
+
+ENGINE = Path(sys.executable).with_name("muzero-uci")
+OPENING_MOVES = 4  # random ones
+
+
+@dataclass(frozen=True)
+class Side:
+    """A player of a match, as the arguments of a `UciPlayer`; without a command, random moves."""
+
+    command: str = ""
+    nodes: int | None = None
+    seconds: float | None = None
+    depth: int | None = None
+    options: Mapping[str, str | int] = field(default_factory=dict)
+
+    def start(self, model: str, stack: ExitStack) -> Player:
+        """The player; `{model}` in its command stands for a model directory."""
+        if not self.command:
+            return RandomPlayer()
+        command = self.command.format(engine=ENGINE, model=model)
+        return stack.enter_context(
+            UciPlayer(
+                command,
+                seconds=self.seconds,
+                nodes=self.nodes,
+                depth=self.depth,
+                options=self.options,
+            )
+        )
+
+
+def ours(
+    planner: str, nodes: int | None = None, seconds: float | None = None, threads: int = 1
+) -> Side:
+    """The engine of this package. So many positions go to the network at once that a search of few
+    nodes is still one of several steps."""
+    at_once = 16 if nodes is None else max(1, min(16, nodes // 8))
+    options = {"Planner": planner, "MinibatchSize": at_once, "Threads": threads}
+    return Side("{engine} --model {model}", nodes=nodes, seconds=seconds, options=options)
+
+
+def skill(level: int) -> Side:
+    """Stockfish that errs."""
+    return Side("stockfish", seconds=0.05, options={"Skill Level": level})
+
+
+OPPONENTS = {
+    "random": Side(),
+    "skill-0": skill(0),
+    "skill-2": skill(2),
+    "gnuchess": Side("gnuchess --uci", depth=1),
+    "toga2": Side("toga2", depth=1),
+}
+
+
+def points() -> dict[str, tuple[Side, Side, int]]:
+    """All matches: the first player, the second, and the number of games."""
+    found = {
+        f"{planner}-{nodes}-{name}": (
+            ours(planner, nodes),
+            OPPONENTS[name],
+            400 if planner == "rules" and nodes in (1, 64) else 100,
+        )
+        for planner in ("rules", "latent")
+        for nodes in (1, 16, 64, 256)
+        for name in ("skill-0", "skill-2")
+    }
+    for name in ("random", "gnuchess", "toga2"):
+        found |= {
+            f"{planner}-{nodes}-{name}": (ours(planner, nodes), OPPONENTS[name], 100)
+            for planner, nodes in (("latent", 1), ("rules", 64))
+        }
+    for nodes in (16, 64, 256):
+        found[f"latent-{nodes}-rules-{nodes}"] = (ours("latent", nodes), ours("rules", nodes), 100)
+    for name in ("skill-0", "skill-2"):
+        side = ours("rules", seconds=1.0, threads=2)
+        found[f"rules-1s-{name}"] = (side, OPPONENTS[name], 40)
+    return found
+
+
+def play(name: str, model: str, out: Path, seed: int) -> None:
+    """One match, and its file."""
+    first, second, games = points()[name]
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        players = [side.start(model, stack) for side in (first, second)]
+        found = play_match(
+            *players, ChessEnv, pairs=games // 2, opening_moves=OPENING_MOVES, seed=seed, at_once=1
+        )
+    told = found.summary() | {
+        "match": name,
+        "scores": found.scores,
+        "elo": found.elo(),
+        "seed": seed,
+        "seconds": round(time.monotonic() - begun),
+        "commit": commit(),
+        "machine": machine(),
+    }
+    fresh = out / f".{name}.json"
+    fresh.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(out / f"{name}.json")
+
+
+def report(out: Path) -> str:
+    """A table of what is finished."""
+    rows = [
+        "| match | games | won-drawn-lost | score | 95% interval | Elo difference |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name in points():
+        path = out / f"{name}.json"
+        if not path.exists():
+            continue
+        told = json.loads(path.read_text(encoding="utf-8"))
+        found = MatchResult(told["first"], told["second"], [tuple(s) for s in told["scores"]])
+        low, high = found.interval()
+        elo, elo_low, elo_high = found.elo()
+        counts = "-".join(str(found.count(score)) for score in (1.0, 0.5, 0.0))
+        rows.append(
+            f"| {name} | {found.num_games} | {counts} | {100 * found.score:.1f}% | "
+            f"{100 * low:.1f} to {100 * high:.1f}% | "
+            f"{elo:+.0f} ({elo_low:+.0f} to {elo_high:+.0f}) |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Play what is not finished."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("model", help="model directory")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--only", nargs="*", help="matches whose names begin so; default: all")
+    parser.add_argument("--jobs", type=int, default=1, help="matches at once")
+    parser.add_argument("--seed", type=int, default=1000)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        name
+        for name in points()
+        if (arguments.only is None or name.startswith(tuple(arguments.only)))
+        and not (arguments.out / f"{name}.json").exists()
+    ]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
+        playing = [
+            pool.submit(play, name, arguments.model, arguments.out, arguments.seed)
+            for name in wanted
+        ]
+        for match in tqdm(playing):
+            match.result()
+    print(report(arguments.out))
+
+
+if __name__ == "__main__":
+    main()
