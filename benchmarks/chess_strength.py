@@ -67,13 +67,17 @@ def ours(
     """The engine of this package. So many positions go to the network at once that a search of few
     nodes is still one of several steps."""
     at_once = 16 if nodes is None else max(1, min(16, nodes // 8))
-    options = {"Planner": planner, "MinibatchSize": at_once, "Threads": threads}
+    options: dict[str, str | int] = {
+        "Planner": planner,
+        "MinibatchSize": at_once,
+        "Threads": threads,
+    }
     return Side("{engine} --model {model}", nodes=nodes, seconds=seconds, options=options)
 
 
 def skill(level: int) -> Side:
     """Stockfish that errs."""
-    return Side("stockfish", seconds=0.05, options={"Skill Level": level})
+    return Side("stockfish", nodes=5_000, options={"Skill Level": level})
 
 
 OPPONENTS = {
@@ -115,9 +119,14 @@ def play(name: str, model: str, out: Path, seed: int) -> None:
     first, second, games = points()[name]
     begun = time.monotonic()
     with ExitStack() as stack:
-        players = [side.start(model, stack) for side in (first, second)]
         found = play_match(
-            *players, ChessEnv, pairs=games // 2, opening_moves=OPENING_MOVES, seed=seed, at_once=1
+            first.start(model, stack),
+            second.start(model, stack),
+            ChessEnv,
+            pairs=games // 2,
+            opening_moves=OPENING_MOVES,
+            seed=seed,
+            at_once=1,
         )
     told = found.summary() | {
         "match": name,

@@ -33,6 +33,7 @@ from muzero_agent.checkpoints import (
     save_checkpoint,
 )
 from muzero_agent.datasets.chess_games import ChessGames, agreement
+from muzero_agent.optimizers import Muon
 
 WARM_UP = 200  # updates in which the learning rate rises
 DECAY = 0.4  # share of each phase in which it falls
@@ -107,6 +108,8 @@ def fresh_model(arguments: argparse.Namespace) -> MuZero:
         max_grad_norm=5.0,
         target_decay=0.999,  # the average of the last thousand updates is what plays
         policy_kwargs={
+            "optimizer_class": Muon,
+            "optimizer_kwargs": {"update_rms": 0.8, "weight_decay": 1e-4},
             "support_bound": squashed(1.0),
             "support_size": 51,
             "net_arch": {
@@ -125,11 +128,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("games", type=Path, nargs="+", help="PGN, also .zst, or its binary form")
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
-    parser.add_argument("--supervised", type=int, default=12_000, help="updates of the first phase")
-    parser.add_argument("--unrolled", type=int, default=2_000, help="updates of the second phase")
+    parser.add_argument("--supervised", type=int, default=50_000, help="updates of the first phase")
+    parser.add_argument("--unrolled", type=int, default=5_000, help="updates of the second phase")
     parser.add_argument("--learning-rate", type=float, default=0.001, help="of the first phase")
-    parser.add_argument("--unrolled-rate", type=float, default=0.0005, help="of the second phase")
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--unrolled-rate", type=float, default=0.0003, help="of the second phase")
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--unroll-steps", type=int, default=5)
     parser.add_argument("--consistency-coef", type=float, default=0.0)
     parser.add_argument("--channels", type=int, default=64)

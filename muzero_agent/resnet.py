@@ -17,34 +17,14 @@ from muzero_agent.networks import MuZeroNetwork, Obs, RunningNorm, scale_min_max
 from muzero_agent.outline import constant
 
 
-class SqueezeExcitation(nn.Module):
-    """Scale each plane, and add to it, by what the means of all planes tell (Hu et al. 2018,
-    arXiv 1709.01507, to whose scales a shift is added): so every square knows of all others.
-
-    It begins as the identity.
-    """
-
-    def __init__(self, channels: int, reduction: int = 4) -> None:
-        super().__init__()
-        self.squeeze = nn.Linear(channels, max(channels // reduction, 1))
-        self.excite = zero_linear(self.squeeze.out_features, 2 * channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale, shift = self.excite(torch.relu(self.squeeze(x.mean((2, 3))))).chunk(2, 1)
-        return torch.addcmul(shift[:, :, None, None], x, 2 * torch.sigmoid(scale)[:, :, None, None])
-
-
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around a skip connection, normalised per sample.
 
     Group normalisation with one group, not batch normalisation: it has no running state, so a
     search with one root and a training batch compute the same function.
-
-    :param channels: planes that come in and go out
-    :param squeeze_excitation: whether `SqueezeExcitation` follows the convolutions
     """
 
-    def __init__(self, channels: int, squeeze_excitation: bool = False) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.residual = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
@@ -53,8 +33,6 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.GroupNorm(1, channels),
         )
-        if squeeze_excitation:
-            self.residual.append(SqueezeExcitation(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x + self.residual(x))
@@ -68,8 +46,8 @@ def _stem(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def _blocks(channels: int, num: int, squeeze_excitation: bool) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels, squeeze_excitation) for _ in range(num)))
+def _blocks(channels: int, num: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(num)))
 
 
 def _downsample(channels_in: int, channels: int) -> nn.Sequential:
@@ -123,7 +101,6 @@ class ResNet(MuZeroNetwork):
     :param actions: "auto": what an action is on the board is seen by how many there are. "chess":
         they are those of `adapters.envs.chess`; g sees from where a piece goes where, and f tells
         them as planes (AlphaZero, arXiv 1712.01815, table S2)
-    :param squeeze_excitation: whether blocks have it, see `SqueezeExcitation`
     :param downsample: reduce the height and width 16 times, as for pixels; boards keep theirs
     :param head_width: width of the hidden layer of each head
     :param decoded_planes: how many of the first planes observed `decode` tells; 0: it tells none,
@@ -145,7 +122,6 @@ class ResNet(MuZeroNetwork):
         num_blocks: int = 1,
         dynamics_blocks: int | None = None,
         actions: str = "auto",
-        squeeze_excitation: bool = False,
         downsample: bool = False,
         head_width: int = 64,
         decoded_planes: int = 0,
@@ -158,7 +134,7 @@ class ResNet(MuZeroNetwork):
         self.running_norm = RunningNorm(1, *image_shape, clip=5.0) if normalize_pixels else None
         self.encoder = nn.Sequential(
             (_downsample if downsample else _stem)(image_shape[0], channels),
-            _blocks(channels, num_blocks, squeeze_excitation),
+            _blocks(channels, num_blocks),
         )
         height, width = (_downsampled(n) if downsample else n for n in image_shape[1:])
         cells = height * width
@@ -183,9 +159,7 @@ class ResNet(MuZeroNetwork):
         )
         self.transition_norm = nn.GroupNorm(1, channels)
         self.transition = _blocks(
-            channels,
-            num_blocks if dynamics_blocks is None else dynamics_blocks,
-            squeeze_excitation,
+            channels, num_blocks if dynamics_blocks is None else dynamics_blocks
         )
         self.reward_head = self._head(channels, cells, head_width, self.support.size)
         self.value_head = self._head(channels, cells, head_width, self.support.size)

@@ -13,7 +13,7 @@ from pettingzoo.classic import chess_v6, connect_four_v3, go_v5, tictactoe_v3
 from muzero_agent import MuZero
 from muzero_agent.action_geometry import action_planes
 from muzero_agent.adapters.envs.pettingzoo import TurnBasedEnv
-from muzero_agent.resnet import ResidualBlock, ResNet, SqueezeExcitation
+from muzero_agent.resnet import ResNet
 
 
 @pytest.mark.parametrize("passes", [0, 1])
@@ -42,30 +42,6 @@ def test_pixels_have_no_squares() -> None:
     network = ResNet((4, 96, 96), 6, channels=8, downsample=True)
     assert network.action_plane.shape == (6, 1, 6, 6)
     assert network.action_plane[:, 0, 0, 0].tolist() == pytest.approx([i / 6 for i in range(1, 7)])
-
-
-def test_squeeze_and_excitation_by_hand() -> None:
-    """It begins as the identity; a change in one corner is then seen in the other."""
-    x = torch.randn(2, 4, 3, 5)
-    block = SqueezeExcitation(4, reduction=2)
-    assert torch.equal(block(x), x)
-    torch.nn.init.normal_(block.excite.weight)
-    hidden = torch.relu(x.mean((2, 3)) @ block.squeeze.weight.T + block.squeeze.bias)
-    told = hidden @ block.excite.weight.T
-    scale, shift = 2 / (1 + torch.exp(-told[:, :4])), told[:, 4:]
-    expected = x * scale[:, :, None, None] + shift[:, :, None, None]
-    torch.testing.assert_close(block(x), expected)
-    changed = x.clone()
-    changed[..., 0, 0] += 5.0
-    assert (block(changed)[..., 2, 4] != block(x)[..., 2, 4]).any()
-
-
-def test_blocks_of_h_and_g_squeeze_where_it_is_asked_for() -> None:
-    for asked in (False, True):
-        network = ResNet((2, 3, 3), 9, channels=8, num_blocks=2, squeeze_excitation=asked)
-        blocks = [m for m in network.modules() if isinstance(m, ResidualBlock)]
-        squeezes = [m for m in network.modules() if isinstance(m, SqueezeExcitation)]
-        assert (len(blocks), len(squeezes)) == (4, 4 * asked)
 
 
 def test_planes_are_not_part_of_saved_models() -> None:
