@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,7 @@ from muzero_agent.batch import Batch
 from muzero_agent.datasets.episodes import read_episodes
 from muzero_agent.datasets.recorded import fill, observations_of
 from muzero_agent.reanalyse import Sweep
+from muzero_agent.updates import Updates
 
 if TYPE_CHECKING:
     from muzero_agent.datasets.chess_games import ChessGames
@@ -129,72 +130,28 @@ def learn_offline(
         raise ValueError(
             f"gradient_steps={gradient_steps!r}, log_interval={log_interval!r}: give whole numbers"
         )
-    source = _source(model, dataset, settings)
-    try:
-        with _smoothed(model, settings.value_smoothing):
-            _run(
-                model,
-                source,
-                gradient_steps,
-                settings,
-                callback=callback,
-                log_interval=log_interval,
-                tb_log_name=tb_log_name,
-                reset_num_timesteps=reset_num_timesteps,
-                progress_bar=progress_bar,
-            )
-    finally:
-        source.close()
-
-
-def _run(
-    model: MuZero,
-    source: _Source,
-    gradient_steps: int,
-    settings: OfflineSettings,
-    *,
-    callback: MaybeCallback,
-    log_interval: int,
-    tb_log_name: str,
-    reset_num_timesteps: bool,
-    progress_bar: bool,
-) -> None:
-    if reset_num_timesteps:
-        model.num_timesteps = 0
-        model._num_timesteps_at_start = 0
-    total_timesteps = model.num_timesteps + gradient_steps  # a name that callbacks look for
-    model._total_timesteps = total_timesteps
-    if not model._custom_logger:
-        model._logger = configure_logger(
-            model.verbose, model.tensorboard_log, tb_log_name, reset_num_timesteps
-        )
-    hook = model._init_callback(callback)
-    model._last_obs = None  # `learn` begins anew
-    policy = model.policy
-    updates = model._updates()
-    history: list[torch.Tensor] = []
-    hook.on_training_start(locals(), globals())
-    policy.set_training_mode(True)
+    started = 0 if reset_num_timesteps else model.num_timesteps
+    total_timesteps = started + gradient_steps  # a name that callbacks look for
     # SB3's bar counts environments, of which there need not be any here.
-    bar = tqdm(
-        total=total_timesteps,
-        initial=model.num_timesteps,
-        unit="update",
-        disable=not progress_bar,
-    )
-    try:
+    bar = tqdm(total=total_timesteps, initial=started, unit="update", disable=not progress_bar)
+    with bar, closing(_source(model, dataset, settings)) as source, _training(model, settings):
+        model.num_timesteps = started
+        if reset_num_timesteps:
+            model._num_timesteps_at_start = 0
+        model._total_timesteps = total_timesteps
+        if not model._custom_logger:
+            model._logger = configure_logger(
+                model.verbose, model.tensorboard_log, tb_log_name, reset_num_timesteps
+            )
+        hook = model._init_callback(callback)
+        model._last_obs = None  # `learn` begins anew
+        updates = model._updates()
+        history: list[torch.Tensor] = []
+        hook.on_training_start(locals(), globals())
         while model.num_timesteps < total_timesteps:
             hook.on_rollout_start()
             model._update_current_progress_remaining(model.num_timesteps, total_timesteps)
-            model._update_learning_rate(policy.optimizer)
-            batch = source.sample(settings.batch_size)
-            model._warn_of_clipping(batch)
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
-                losses = model._loss(batch)
-            updates.apply(losses.total)
-            error = (losses.root_value.float() - batch.values[:, 0]).abs()
-            source.learned(batch, error * batch.value_mask[:, 0])
-            history.append(torch.stack(losses[:-1]).detach())
+            history.append(_update(model, source, settings, updates))
             model.num_timesteps += 1
             model._n_updates += 1
             hook.on_rollout_end()
@@ -207,21 +164,36 @@ def _run(
             hook.update_locals(locals())
             if not hook.on_step():
                 break
-    finally:
-        bar.close()
-        updates.finish()
-        policy.set_training_mode(False)
     hook.on_training_end()
 
 
+def _update(
+    model: MuZero, source: _Source, settings: OfflineSettings, updates: Updates
+) -> torch.Tensor:
+    """One update; its losses, in the order of `Losses`."""
+    model._update_learning_rate(model.policy.optimizer)
+    batch = source.sample(settings.batch_size)
+    model._warn_of_clipping(batch)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
+        losses = model._loss(batch)
+    updates.apply(losses.total)
+    error = (losses.root_value.float() - batch.values[:, 0]).abs()
+    source.learned(batch, error * batch.value_mask[:, 0])
+    return torch.stack(losses[:-1]).detach()
+
+
 @contextmanager
-def _smoothed(model: MuZero, smoothing: float) -> Generator[None]:
+def _training(model: MuZero, settings: OfflineSettings) -> Generator[None]:
+    """The network in training mode, and value targets as they are wanted; in the end as before."""
     support = model.policy.network.support
-    support.smoothing = smoothing
+    support.smoothing = settings.value_smoothing
+    model.policy.set_training_mode(True)
     try:
         yield
     finally:
         support.smoothing = 0.0
+        model.policy.set_training_mode(False)
+        model._updates().finish()
 
 
 # -- sources ---------------------------------------------------------------------------------------

@@ -1,0 +1,82 @@
+"""The command by which chess is learned from games: it goes on where it was, and what it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import chess
+import chess.pgn
+import pytest
+
+from muzero_agent import zoo
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--channels", "8", "--blocks", "1", "--dynamics-blocks", "1", "--batch-size", "8"]
+
+
+def labelled_game(seed: int, moves: int = 12) -> str:
+    """Random moves, each labelled as the best one."""
+    rng, game = random.Random(seed), chess.pgn.Game()
+    node: chess.pgn.GameNode = game
+    for _ in range(moves):
+        move = rng.choice(list(node.board().legal_moves))
+        node.comment = f"[%eval {rng.uniform(-2, 2):.2f}] [%mpv {move.uci()}:{rng.randrange(99)}]"
+        node = node.add_variation(move)
+    node.comment = "[%eval 0.10]"
+    game.headers["Result"] = "1/2-1/2"
+    return f"{game}\n\n"
+
+
+@pytest.fixture(scope="module")
+def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("games") / "games.pgn"
+    path.write_text("".join(labelled_game(seed) for seed in range(4)), encoding="utf-8")
+    return path
+
+
+def run(script: str, *arguments: str | Path, cache: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, ROOT / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"MUZERO_AGENT_CACHE": str(cache), "PATH": "", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(240)
+def test_a_run_that_was_ended_goes_on(games: Path, tmp_path: Path) -> None:
+    """And what was learned in the end can be measured."""
+    command = [games, "--out", tmp_path / "run", "--supervised", "4", "--unrolled", "2", "--every"]
+    arguments = ["examples/chess_from_games.py", *command, "2", "--threads", "1", *SMALL]
+    begun = run(*arguments, "--minutes", "0", cache=tmp_path)  # type: ignore[arg-type]
+    assert "update 1 of 6" in begun
+    ended = run(*arguments, cache=tmp_path)  # type: ignore[arg-type]
+    assert "from update 1" in ended
+    assert "update 6 of 6" in ended
+    with (tmp_path / "run" / "held_out.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["updates"]) for row in rows] == [2, 4, 6]
+    assert all(int(row["positions"]) == 12 for row in rows)
+    model = zoo.load(tmp_path / "run" / "model")
+    assert model.num_timesteps == 6
+
+    shown = run(
+        "benchmarks/chess_latent.py", tmp_path / "run" / "model", games, "--positions", "3",
+        "--searches", "2", "--simulations", "8", "--out", tmp_path / "latent.json", cache=tmp_path,
+    )  # fmt: skip
+    found = json.loads((tmp_path / "latent.json").read_text(encoding="utf-8"))
+    assert [row["moves_imagined"] for row in found["along_play"]] == list(range(7))
+    assert all(0 < row["illegal_share"] < 1 for row in found["along_play"])
+    first = found["in_searches"][0]
+    assert (first["depth"], first["illegal"], first["behind_illegal"]) == (0, 0, 0)
+    assert sum(row["moves"] for row in found["in_searches"]) <= 2 * 8
+    assert re.search(r"\| moves_imagined \|", shown)
