@@ -3,17 +3,19 @@
     python examples/chess_from_games.py games-0.pgn.zst games-1.pgn.zst --out runs/chess
 
 Games are PGN whose comments tell an engine's opinion of each position, as `muzero-agent chess
-generate` writes them. First policy and value alone are learned, which takes a sixth of the time an
-update; then all of the model, by unrolled steps. A run that ended before its time, or was ended by
---minutes, goes on by the same command from its last checkpoint. What comes out is a model
-directory, `model` in --out, and `held_out.csv`: how well it tells the labels of the last 2% of the
-games of each file, from which nothing is learned.
+generate` writes them. First policy and value alone are learned, at a quarter of the cost; then all
+of the model, by unrolled steps. A run that ended before its time, or was ended by --minutes, goes
+on by the same command from its last checkpoint. What comes out is a model directory, `model` in
+--out, which `muzero-agent zoo pack` measures, and `held_out.csv`: how well it tells the labels of
+the last 2% of the games of each file, from which nothing is learned.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +35,9 @@ from muzero_agent.checkpoints import (
     save_checkpoint,
 )
 from muzero_agent.datasets.chess_games import ChessGames, agreement
+from muzero_agent.machine import machine
 from muzero_agent.optimizers import Muon
+from muzero_agent.training import make_card
 
 WARM_UP = 200  # updates in which the learning rate rises
 DECAY = 0.4  # share of each phase in which it falls
@@ -60,19 +64,27 @@ class HeldOut(BaseCallback):
     :param games: those
     :param every: updates between two looks
     :param path: file to add a line to for each
-    :param deadline: seconds of the clock (`time.monotonic`) after which learning ends
+    :param seconds: after which learning ends
     """
 
-    def __init__(self, games: ChessGames, every: int, path: Path, deadline: float) -> None:
+    def __init__(self, games: ChessGames, every: int, path: Path, seconds: float) -> None:
         super().__init__()
-        self.games, self.every, self.path, self.deadline = games, every, path, deadline
+        self.games, self.every, self.path, self.most = games, every, path, seconds
         self.in_time = True
+        self.begun, self.before = time.monotonic(), 0.0
+        if path.exists():
+            with path.open(encoding="utf-8", newline="") as file:
+                self.before = max(float(row["seconds"]) for row in csv.DictReader(file))
 
     def _on_step(self) -> bool:
         if self.num_timesteps % self.every == 0:
             self.look()
-        self.in_time = time.monotonic() < self.deadline
+        self.in_time = time.monotonic() - self.begun < self.most
         return self.in_time
+
+    def seconds(self) -> float:
+        """Of the clock, over all parts of the run."""
+        return self.before + time.monotonic() - self.begun
 
     def look(self) -> None:
         """At 4,000 positions, always the same."""
@@ -83,6 +95,7 @@ class HeldOut(BaseCallback):
             "positions": found.positions,
             "top_1": round(found.top_1, 4),
             "value_error": round(found.value_error, 4),
+            "seconds": round(self.seconds()),
         }
         self.logger.record("held_out/top_1", found.top_1)
         self.logger.record("held_out/value_error", found.value_error)
@@ -147,7 +160,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    begun = time.monotonic()
     learned, held_out = ChessGames.open(arguments.games, progress_bar=True).split()
     checkpoints = arguments.out / "checkpoints"
     checkpoint = latest_checkpoint(checkpoints)
@@ -158,7 +170,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     print(f"{len(learned):,} positions, from update {model.num_timesteps:,}", flush=True)
     look = HeldOut(
-        held_out, arguments.every, arguments.out / "held_out.csv", begun + 60 * arguments.minutes
+        held_out, arguments.every, arguments.out / "held_out.csv", 60 * arguments.minutes
     )
     save = SaveCheckpoints(checkpoints, arguments.every, replay=False)
     first, second = arguments.supervised, arguments.supervised + arguments.unrolled
@@ -183,9 +195,12 @@ def main() -> None:
             )
             save_checkpoint(model, checkpoints, replay=False)
         before = end
-    zoo.save(model, arguments.out / "model")
-    minutes = (time.monotonic() - begun) / 60
-    print(f"update {model.num_timesteps:,} of {second:,} after {minutes:.0f} minutes")
+    run = {
+        "env": "chess", "env_kwargs": {}, "atari": False, "frame_stack": 1, "seed": arguments.seed,
+        "command": f"python {shlex.join(sys.argv)}", "machine": machine(),
+    }  # fmt: skip
+    zoo.save(model, arguments.out / "model", make_card(run, model.num_timesteps, look.seconds()))
+    print(f"update {model.num_timesteps:,} of {second:,} after {look.seconds() / 60:.0f} minutes")
 
 
 if __name__ == "__main__":
