@@ -114,9 +114,21 @@ def points() -> dict[str, tuple[Side, Side, int]]:
     return found
 
 
-def play(name: str, model: str, out: Path, seed: int) -> None:
+def num_games(name: str, most: int | None) -> int:
+    """Of a match, of which there may be at most so many."""
+    games = points()[name][2]
+    return games if most is None else min(games, most)
+
+
+def is_finished(out: Path, name: str, games: int) -> bool:
+    """Whether there is a file of a match of so many games."""
+    path = out / f"{name}.json"
+    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["games"] >= games
+
+
+def play(name: str, model: str, out: Path, seed: int, games: int) -> None:
     """One match, and its file."""
-    first, second, games = points()[name]
+    first, second, _ = points()[name]
     begun = time.monotonic()
     with ExitStack() as stack:
         found = play_match(
@@ -171,6 +183,7 @@ def main() -> None:
     parser.add_argument("model", help="model directory")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument("--only", nargs="*", help="matches whose names begin so; default: all")
+    parser.add_argument("--games", type=int, help="at most, of each match; default: all")
     parser.add_argument("--jobs", type=int, default=1, help="matches at once")
     parser.add_argument("--seed", type=int, default=1000)
     arguments = parser.parse_args()
@@ -179,12 +192,19 @@ def main() -> None:
         name
         for name in points()
         if (arguments.only is None or name.startswith(tuple(arguments.only)))
-        and not (arguments.out / f"{name}.json").exists()
+        and not is_finished(arguments.out, name, num_games(name, arguments.games))
     ]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
         playing = [
-            pool.submit(play, name, arguments.model, arguments.out, arguments.seed)
+            pool.submit(
+                play,
+                name,
+                arguments.model,
+                arguments.out,
+                arguments.seed,
+                num_games(name, arguments.games),
+            )
             for name in wanted
         ]
         for match in tqdm(playing):
