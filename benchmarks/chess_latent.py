@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def imagined(
 
 def along_play(model: MuZero, games: ChessGames, rows: Rows) -> list[dict[str, float]]:
     """A row for each number of moves imagined."""
-    sums = [Counter[str]() for _ in range(STEPS + 1)]
+    sums = [defaultdict[str, float](float) for _ in range(STEPS + 1)]
     for start in range(0, len(rows.row), AT_ONCE):
         part = Rows(rows.env[start : start + AT_ONCE], rows.row[start : start + AT_ONCE])
         for step, (logits, values) in enumerate(imagined(model, games, part)):

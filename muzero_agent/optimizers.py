@@ -21,7 +21,7 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     """
     a, b, c = _QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
+    x: Tensor = matrices.mT if tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     for _ in range(_STEPS):
         gram = x @ x.mT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -80,7 +81,10 @@ def test_a_run_goes_on_from_its_state() -> None:
 
 def test_settings_that_cannot_be() -> None:
     weight = [nn.Parameter(torch.zeros(2))]
-    for wrong in ({"lr": -1.0}, {"momentum": 1.0}, {"update_rms": -0.1}, {"weight_decay": -1.0}):
+    many: list[dict[str, Any]] = [
+        {"lr": -1.0}, {"momentum": 1.0}, {"update_rms": -0.1}, {"weight_decay": -1.0},
+    ]  # fmt: skip
+    for wrong in many:
         with pytest.raises(ValueError, match="give numbers"):
             Muon(weight, **wrong)
 
