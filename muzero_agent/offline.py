@@ -133,8 +133,13 @@ def learn_offline(
     started = 0 if reset_num_timesteps else model.num_timesteps
     total_timesteps = started + gradient_steps  # a name that callbacks look for
     # SB3's bar counts environments, of which there need not be any here.
-    bar = tqdm(total=total_timesteps, initial=started, unit="update", disable=not progress_bar)
-    with bar, closing(_source(model, dataset, settings)) as source, _training(model, settings):
+    with (
+        closing(_source(model, dataset, settings, progress_bar)) as source,
+        tqdm(
+            total=total_timesteps, initial=started, unit="update", disable=not progress_bar
+        ) as bar,
+        _training(model, settings),
+    ):
         model.num_timesteps = started
         if reset_num_timesteps:
             model._num_timesteps_at_start = 0
@@ -199,8 +204,8 @@ def _training(model: MuZero, settings: OfflineSettings) -> Generator[None]:
 # -- sources ---------------------------------------------------------------------------------------
 
 
-def _source(model: MuZero, dataset: Any, settings: OfflineSettings) -> _Source:
-    games = _chess_games(dataset)
+def _source(model: MuZero, dataset: Any, settings: OfflineSettings, progress_bar: bool) -> _Source:
+    games = _chess_games(dataset, progress_bar)
     if games is not None:
         return _GamesOfChess(model, games, settings)
     if settings.policy_targets == "candidates":
@@ -210,8 +215,11 @@ def _source(model: MuZero, dataset: Any, settings: OfflineSettings) -> _Source:
     return _Recorded(model, dataset, settings)
 
 
-def _chess_games(dataset: Any) -> ChessGames | None:
-    """The games of chess that a dataset is or names; None if it is something else."""
+def _chess_games(dataset: Any, progress_bar: bool) -> ChessGames | None:
+    """The games of chess that a dataset is or names; None if it is something else.
+
+    :param progress_bar: for files that are read for the first time
+    """
     many = dataset if isinstance(dataset, list | tuple) else [dataset]
     paths = [str(item) for item in many if isinstance(item, str | os.PathLike)]
     named = [path for path in paths if path.lower().endswith((".pgn", ".pgn.zst"))]
@@ -223,7 +231,7 @@ def _chess_games(dataset: Any) -> ChessGames | None:
         return dataset
     if len(named) < len(many):
         raise ValueError(f"dataset={dataset!r}: some are files of games of chess and some are not")
-    return ChessGames.open(named)
+    return ChessGames.open(named, progress_bar=progress_bar)
 
 
 OFFLINE = {"regret_tolerance": math.inf}

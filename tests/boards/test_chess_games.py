@@ -425,6 +425,22 @@ def test_files_of_games_are_datasets(
     assert torch.equal(*weights)
 
 
+def test_reading_games_shows_its_progress(
+    files: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MUZERO_AGENT_CACHE", str(tmp_path))
+    learner().learn_offline(files[0], 1)
+    assert capsys.readouterr().err == ""
+    learner().learn_offline(files, 1, progress_bar=True)
+    shown = capsys.readouterr().err
+    assert "a.pgn" not in shown  # it has been read
+    assert "b.pgn.zst: 100%" in shown
+    assert "1/1" in shown
+
+
 def test_games_with_searches(games: ChessGames) -> None:
     """In memory, as episodes."""
     few = list(episodes(games, 2))
