@@ -39,6 +39,8 @@ def windows(games: ChessGames, number: int, seed: int) -> Rows:
     drawn = np.random.default_rng(seed).permutation(len(games))[: 2 * number]
     rows = games.rows(drawn)
     inside = rows.row + STEPS < games.last_rows(rows)
+    if not inside.any():
+        raise ValueError(f"no game held out has {STEPS} moves: give more games, or longer ones")
     env, row = rows.env[inside][:number], rows.row[inside][:number]
     row = row[:, None] + np.arange(STEPS + 1)
     return Rows(np.broadcast_to(env[:, None], row.shape).copy(), row)

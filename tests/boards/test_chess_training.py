@@ -55,11 +55,14 @@ def run(script: str, *arguments: str | Path, cache: Path) -> str:
 @pytest.mark.timeout(240)
 def test_a_run_that_was_ended_goes_on(games: Path, tmp_path: Path) -> None:
     """And what was learned in the end can be measured."""
-    command = [games, "--out", tmp_path / "run", "--supervised", "4", "--unrolled", "2", "--every"]
-    arguments = ["examples/chess_from_games.py", *command, "2", "--threads", "1", *SMALL]
-    begun = run(*arguments, "--minutes", "0", cache=tmp_path)  # type: ignore[arg-type]
+    script = "examples/chess_from_games.py"
+    arguments: list[str | Path] = [
+        games, "--out", tmp_path / "run", "--supervised", "4", "--unrolled", "2", "--every", "2",
+        "--threads", "1", *SMALL,
+    ]  # fmt: skip
+    begun = run(script, *arguments, "--minutes", "0", cache=tmp_path)
     assert "update 1 of 6" in begun
-    ended = run(*arguments, cache=tmp_path)  # type: ignore[arg-type]
+    ended = run(script, *arguments, cache=tmp_path)
     assert "from update 1" in ended
     assert "update 6 of 6" in ended
     with (tmp_path / "run" / "held_out.csv").open(encoding="utf-8") as file:
