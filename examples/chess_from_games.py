@@ -37,23 +37,25 @@ from muzero_agent.checkpoints import (
 from muzero_agent.datasets.chess_games import ChessGames, agreement
 from muzero_agent.machine import machine
 from muzero_agent.optimizers import Muon
-from muzero_agent.training import make_card
+from muzero_agent.training import make_card, start_from
 
 WARM_UP = 200  # updates in which the learning rate rises
-DECAY = 0.4  # share of each phase in which it falls
+DECAY = 0.4  # share of the first phase in which it falls, where there is no second
 
 
-def schedule(peak: float, begin: int, end: int) -> Callable[[float], float]:
-    """Learning rate of the updates `begin` .. `end`: up, level, and down to zero.
+def schedule(peak: float, supervised: int, unrolled: int, planned: int) -> Callable[[float], float]:
+    """Learning rate: up, level, and in the second phase down to zero.
 
-    SB3 tells what remains of all updates so far planned, as a share.
+    A network whose rate has fallen once forgets a part of it when the rate rises again.
+
+    :param planned: updates, of which SB3 tells what remains as a share
     """
+    end = supervised + unrolled
+    falling = unrolled or max(round(DECAY * supervised), 1)
 
     def rate(remaining: float) -> float:
-        step = (1 - remaining) * end
-        return peak * max(
-            min(1.0, (step - begin + 1) / WARM_UP, (end - step) / (DECAY * (end - begin))), 0.0
-        )
+        update = (1 - remaining) * planned
+        return peak * max(min(1.0, (update + 1) / WARM_UP, (end - update) / falling), 0.0)
 
     return rate
 
@@ -141,10 +143,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("games", type=Path, nargs="+", help="PGN, also .zst, or its binary form")
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
+    parser.add_argument("--start-from", type=Path, help="model directory: its weights")
     parser.add_argument("--supervised", type=int, default=50_000, help="updates of the first phase")
     parser.add_argument("--unrolled", type=int, default=5_000, help="updates of the second phase")
-    parser.add_argument("--learning-rate", type=float, default=0.001, help="of the first phase")
-    parser.add_argument("--unrolled-rate", type=float, default=0.0003, help="of the second phase")
+    parser.add_argument("--learning-rate", type=float, default=0.001, help="at its highest")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--unroll-steps", type=int, default=5)
     parser.add_argument("--consistency-coef", type=float, default=0.0)
@@ -165,6 +167,8 @@ def main() -> None:
     checkpoint = latest_checkpoint(checkpoints)
     if checkpoint is None:
         model = fresh_model(arguments)
+        if arguments.start_from is not None:
+            start_from(model, arguments.start_from)
     else:
         model = load_checkpoint(checkpoint, make_turn_based_env(ChessEnv, 1, arguments.seed))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -173,15 +177,13 @@ def main() -> None:
         held_out, arguments.every, arguments.out / "held_out.csv", 60 * arguments.minutes
     )
     save = SaveCheckpoints(checkpoints, arguments.every, replay=False)
-    first, second = arguments.supervised, arguments.supervised + arguments.unrolled
-    phases: list[tuple[int, float, dict[str, Any]]] = [
-        (first, arguments.learning_rate, {"unroll_steps": 0}),
-        (second, arguments.unrolled_rate, {}),
-    ]
-    before = 0
-    for end, peak, settings in phases:
+    first, last = arguments.supervised, arguments.supervised + arguments.unrolled
+    phases: list[tuple[int, dict[str, Any]]] = [(first, {"unroll_steps": 0}), (last, {})]
+    for end, settings in phases:
         if model.num_timesteps < end and look.in_time:
-            model.lr_schedule = schedule(peak, before, end)
+            model.lr_schedule = schedule(
+                arguments.learning_rate, arguments.supervised, arguments.unrolled, end
+            )
             model.learn_offline(
                 learned,
                 end - model.num_timesteps,
@@ -194,13 +196,12 @@ def main() -> None:
                 **settings,
             )
             save_checkpoint(model, checkpoints, replay=False)
-        before = end
     run = {
         "env": "chess", "env_kwargs": {}, "atari": False, "frame_stack": 1, "seed": arguments.seed,
         "command": f"python {shlex.join(sys.argv)}", "machine": machine(),
     }  # fmt: skip
     zoo.save(model, arguments.out / "model", make_card(run, model.num_timesteps, look.seconds()))
-    print(f"update {model.num_timesteps:,} of {second:,} after {look.seconds() / 60:.0f} minutes")
+    print(f"update {model.num_timesteps:,} of {last:,} after {look.seconds() / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

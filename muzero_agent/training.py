@@ -277,14 +277,17 @@ def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
     params = load_hyperparams(run["env"], path, parse_changes(run["set"]))
     model = MuZero(params.policy, envs, seed=run["seed"], device=device, **params.kwargs)
     if run["start_from"] is not None:
-        _take_over(model, Path(run["start_from"]))
+        start_from(model, Path(run["start_from"]))
     return model
 
 
-def _take_over(model: MuZero, source: Path) -> None:
-    """Begin with the weights of a model directory.
+def start_from(model: MuZero, source: Path) -> None:
+    """Give a model the weights of a model directory.
 
-    Layers that play no part in playing may differ, and are fresh then: another loss may be added.
+    Layers that play no part in playing may differ, and stay as they are then: another loss may be
+    added.
+
+    :raises ValueError: if its networks have other shapes than the model's
     """
     known = zoo.load(source, device=model.device).policy.state_dict()
     own = model.policy.state_dict()

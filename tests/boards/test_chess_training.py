@@ -12,9 +12,11 @@ from pathlib import Path
 
 import chess
 import chess.pgn
+import numpy as np
 import pytest
 
 from muzero_agent import zoo
+from muzero_agent.adapters.envs.chess import ChessEnv
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--channels", "8", "--blocks", "1", "--dynamics-blocks", "1", "--batch-size", "8"]
@@ -71,6 +73,20 @@ def test_a_run_that_was_ended_goes_on(games: Path, tmp_path: Path) -> None:
     assert all(int(row["positions"]) == 12 for row in rows)
     model = zoo.load(tmp_path / "run" / "model")
     assert model.num_timesteps == 6
+
+    further = run(
+        script, games, "--out", tmp_path / "further", "--start-from", tmp_path / "run" / "model",
+        "--supervised", "1", "--unrolled", "0", "--learning-rate", "0", "--threads", "1", *SMALL,
+        cache=tmp_path,
+    )  # fmt: skip
+    assert "from update 0" in further
+    taken = zoo.load(tmp_path / "further" / "model")
+    seen = ChessEnv().reset()[0]["observation"][None]
+    np.testing.assert_allclose(
+        taken.policy.evaluate(seen).prior_logits,
+        model.policy.evaluate(seen).prior_logits,
+        atol=1e-4,
+    )
 
     shown = run(
         "benchmarks/chess_latent.py", tmp_path / "run" / "model", games, "--positions", "3",
