@@ -94,7 +94,7 @@ def generate(
     done = _mend(path, labelling)
     missing = iter([number for number in range(games) if number not in done])
     played = 0
-    _start(labelling).quit()  # whether it starts is told here, and not by a broken pool
+    start_labelling(labelling).quit()  # whether it starts is told here, and not by a broken pool
     with (
         ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(labelling,)
@@ -180,7 +180,8 @@ def _texts(content: bytes) -> Iterator[tuple[int, str]]:
 _ENGINE: list[tuple[chess.engine.SimpleEngine, Labelling]] = []
 
 
-def _start(labelling: Labelling) -> chess.engine.SimpleEngine:
+def start_labelling(labelling: Labelling) -> chess.engine.SimpleEngine:
+    """The engine, of one thread."""
     engine = start_engine(labelling.engine)
     known = {"Threads": 1, "Hash": labelling.hash_mb}
     engine.configure({name: value for name, value in known.items() if name in engine.options})
@@ -188,7 +189,7 @@ def _start(labelling: Labelling) -> chess.engine.SimpleEngine:
 
 
 def _begin(labelling: Labelling) -> None:
-    _ENGINE.append((_start(labelling), labelling))
+    _ENGINE.append((start_labelling(labelling), labelling))
 
 
 def _play(number: int) -> str:

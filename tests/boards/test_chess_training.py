@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import chess
@@ -55,7 +56,9 @@ def run(script: str, *arguments: str | Path, cache: Path) -> str:
 
 
 @pytest.mark.timeout(240)
-def test_a_run_that_was_ended_goes_on(games: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_ended_goes_on(
+    games: Path, tmp_path: Path, program: Callable[[str], str]
+) -> None:
     """And what was learned in the end can be measured."""
     script = "examples/chess_from_games.py"
     arguments: list[str | Path] = [
@@ -99,3 +102,18 @@ def test_a_run_that_was_ended_goes_on(games: Path, tmp_path: Path) -> None:
     assert (first["depth"], first["illegal"], first["behind_illegal"]) == (0, 0, 0)
     assert sum(row["moves"] for row in found["in_searches"]) <= 2 * 8
     assert re.search(r"\| moves_imagined \|", shown)
+
+    run(
+        "benchmarks/chess_regret.py", tmp_path / "run" / "model", "--out", tmp_path,
+        "--engine", program("stockfish"), "--positions", "20", "--searched", "2", cache=tmp_path,
+    )  # fmt: skip
+    rows = json.loads((tmp_path / "regret.json").read_text(encoding="utf-8"))["rows"]
+    label, policy, *searches = rows
+    assert label["positions"] == policy["positions"] == 20
+    assert [row["positions"] for row in searches] == [2] * 6
+    assert 0 <= label["regret"] < policy["regret"]  # which learned next to nothing
+    scored = json.loads((tmp_path / "positions.json").read_text(encoding="utf-8"))["positions"]
+    board = chess.Board(scored[0]["start"])
+    for move in scored[0]["moves"]:
+        board.push_uci(move)
+    assert {move.uci() for move in board.legal_moves} == scored[0]["scores"].keys()
