@@ -69,10 +69,9 @@ def scored(engine_command: str, number: int, seed: int) -> Iterator[Scored]:
             text = play_game(engine, labelling, game_number)
             game = chess.pgn.read_game(io.StringIO(text))
             assert game is not None
-            nodes = [node for node in game.mainline() if node.parent is not None]
+            nodes = list(game.mainline())
             for node in rng.sample(nodes, min(OF_EACH_GAME, len(nodes))):
                 before = node.parent
-                assert before is not None
                 board = before.board()
                 scores = {move.uci(): _score(engine, board, move) for move in board.legal_moves}
                 if abs(max(scores.values())) < MOST:
