@@ -133,6 +133,7 @@ def fresh_model(arguments: argparse.Namespace) -> MuZero:
                 "dynamics_blocks": arguments.dynamics_blocks,
                 "head_width": 128,
                 "actions": "chess",
+                "flip_latent": True,
             },
         },
     )

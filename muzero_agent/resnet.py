@@ -101,6 +101,9 @@ class ResNet(MuZeroNetwork):
     :param actions: "auto": what an action is on the board is seen by how many there are. "chess":
         they are those of `adapters.envs.chess`; g sees from where a piece goes where, and f tells
         them as planes (AlphaZero, arXiv 1712.01815, table S2)
+    :param flip_latent: g turns the latent upside down once the action is in it. For games whose
+        observations are turned with each move, so that the player to move is always below, as in
+        chess: else h has to carry both views, since convolutions do not reach across the board
     :param downsample: reduce the height and width 16 times, as for pixels; boards keep theirs
     :param head_width: width of the hidden layer of each head
     :param decoded_planes: how many of the first planes observed `decode` tells; 0: it tells none,
@@ -122,6 +125,7 @@ class ResNet(MuZeroNetwork):
         num_blocks: int = 1,
         dynamics_blocks: int | None = None,
         actions: str = "auto",
+        flip_latent: bool = False,
         downsample: bool = False,
         head_width: int = 64,
         decoded_planes: int = 0,
@@ -136,6 +140,7 @@ class ResNet(MuZeroNetwork):
             (_downsample if downsample else _stem)(image_shape[0], channels),
             _blocks(channels, num_blocks),
         )
+        self.flip_latent = flip_latent
         height, width = (_downsampled(n) if downsample else n for n in image_shape[1:])
         cells = height * width
         self.action_embedding = nn.Embedding(num_actions, channels)
@@ -216,7 +221,8 @@ class ResNet(MuZeroNetwork):
         planes = torch.cat((latent, self.action_plane.index_select(0, action)), 1)
         bias = self.action_embedding(action).view(latent.shape[0], -1, 1, 1)
         hidden = self.transition_norm(self.transition_in(planes) + bias)
-        hidden = self.transition(torch.relu(hidden + latent))
+        hidden = torch.relu(hidden + latent)
+        hidden = self.transition(hidden.flip(2) if self.flip_latent else hidden)
         return scale_min_max(hidden), self.reward_head(hidden)
 
     def prediction(self, latent: Tensor) -> tuple[Tensor, Tensor]:

@@ -154,6 +154,21 @@ def test_a_network_that_knows_what_chess_s_actions_are() -> None:
             ResNet((111, 8, 8), **arguments)
 
 
+def test_a_latent_is_turned_as_the_board_is() -> None:
+    def network(flip_latent: bool) -> ResNet:
+        torch.manual_seed(0)
+        return ResNet(
+            (111, 8, 8), NUM_ACTIONS, channels=8, dynamics_blocks=0, actions="chess",
+            flip_latent=flip_latent,
+        )  # fmt: skip
+
+    latent, action = torch.rand(2, 8, 8, 8), torch.tensor([0, 4671])
+    plain, _ = network(False).dynamics(latent, action)
+    turned, _ = network(True).dynamics(latent, action)
+    assert not torch.equal(plain, turned)
+    assert torch.equal(plain.flip(2), turned)
+
+
 # -- PGN -------------------------------------------------------------------------------------------
 
 
