@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3 import PPO
@@ -32,6 +31,7 @@ PPO_STEPS = {"CartPole-v1": 6_000, "LunarLander-v3": 100_000}
 UPDATES = {"CartPole-v1": 6_000, "LunarLander-v3": 25_000}
 TRANSITIONS = {"CartPole-v1": 20_000, "LunarLander-v3": 100_000}
 EPISODES, TEST_SEED = 100, 1_000
+ENVS = 16
 
 
 def behaviour(env_id: str, seed: int) -> PPO:
@@ -42,23 +42,34 @@ def behaviour(env_id: str, seed: int) -> PPO:
 
 
 def play(policy: PPO, env_id: str, transitions: int, seed: int) -> list[Episode]:
-    """Whole episodes of its play."""
-    env = gym.make(env_id)
+    """Whole episodes of its play, of as many environments side by side."""
+    envs = make_vec_env(env_id, ENVS, seed=seed)
     torch.manual_seed(seed)
     episodes: list[Episode] = []
-    steps = 0
-    while steps < transitions:
-        obs, _ = env.reset(seed=seed + len(episodes))
-        seen, actions, rewards = [obs], list[int](), list[float]()
-        terminated = truncated = False
-        while not (terminated or truncated):
-            action = int(policy.predict(obs, deterministic=False)[0])
-            obs, reward, terminated, truncated, _ = env.step(action)
-            seen.append(obs)
-            actions.append(action)
-            rewards.append(float(reward))
-        steps += len(actions)
-        episodes.append(Episode(np.array(seen), np.array(actions), np.array(rewards), terminated))
+    left = np.full(ENVS, -(-transitions // ENVS))  # each ends the episode in which it is through
+    seen: list[list[Any]] = [[] for _ in range(ENVS)]
+    actions: list[list[int]] = [[] for _ in range(ENVS)]
+    rewards: list[list[float]] = [[] for _ in range(ENVS)]
+    obs = envs.reset()
+    while (left > 0).any() or any(actions):
+        drawn, _ = policy.predict(obs, deterministic=False)  # type: ignore[arg-type]
+        after, reward, done, infos = envs.step(drawn)
+        for env, info in enumerate(infos):
+            if left[env] <= 0 and not actions[env]:
+                continue
+            seen[env].append(obs[env])  # type: ignore[call-overload]
+            actions[env].append(int(drawn[env]))
+            rewards[env].append(float(reward[env]))
+            left[env] -= 1
+            if done[env]:
+                episode = np.array([*seen[env], info["terminal_observation"]])
+                terminated = not info["TimeLimit.truncated"]
+                episodes.append(
+                    Episode(episode, np.array(actions[env]), np.array(rewards[env]), terminated)
+                )
+                seen[env], actions[env], rewards[env] = [], [], []
+        obs = after
+    envs.close()
     return episodes
 
 
