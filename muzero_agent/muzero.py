@@ -462,7 +462,8 @@ class MuZero(OffPolicyAlgorithm):
         :param bfloat16: compute the networks in bfloat16, where the processor is quicker at that
         :param trust: whether a file may hold pickles, which run code when loaded
         :param callback: any of SB3's; each update is a step to it
-        :param log_interval: updates between two logs
+        :param log_interval: updates between two logs, of losses and of the share of the time in
+            which batches were waited for, searches included
         :param reset_num_timesteps: False goes on with a run that was interrupted: give the updates
             that remain
         :raises ValueError: for what does not fit the model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -152,11 +153,15 @@ def learn_offline(
         model._last_obs = None  # `learn` begins anew
         updates = model._updates()
         history: list[torch.Tensor] = []
+        waited, since = 0.0, time.perf_counter()
         hook.on_training_start(locals(), globals())
         while model.num_timesteps < total_timesteps:
             hook.on_rollout_start()
             model._update_current_progress_remaining(model.num_timesteps, total_timesteps)
-            history.append(_update(model, source, settings, updates))
+            asked = time.perf_counter()
+            batch = source.sample(settings.batch_size)
+            waited += time.perf_counter() - asked
+            history.append(_update(model, source, batch, settings, updates))
             model.num_timesteps += 1
             model._n_updates += 1
             hook.on_rollout_end()
@@ -165,6 +170,9 @@ def learn_offline(
                 updates.finish()
                 model._record_losses(history)
                 history.clear()
+                now = time.perf_counter()
+                model.logger.record("time/share_for_batches", waited / (now - since))
+                waited, since = 0.0, now
                 model.logger.dump(model.num_timesteps)
             hook.update_locals(locals())
             if not hook.on_step():
@@ -173,11 +181,10 @@ def learn_offline(
 
 
 def _update(
-    model: MuZero, source: _Source, settings: OfflineSettings, updates: Updates
+    model: MuZero, source: _Source, batch: Batch, settings: OfflineSettings, updates: Updates
 ) -> torch.Tensor:
     """One update; its losses, in the order of `Losses`."""
     model._update_learning_rate(model.policy.optimizer)
-    batch = source.sample(settings.batch_size)
     model._warn_of_clipping(batch)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
         losses = model._loss(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
 
 from muzero_agent import MuZero
 from muzero_agent.actions import from_space, num_actions, to_space
@@ -358,6 +360,21 @@ def test_a_progress_bar_goes_on_where_a_run_was(
     assert "5/5" in shown
     assert "5/8" in shown
     assert "8/8" in shown
+
+
+def test_the_log_tells_what_batches_cost(tmp_path: Path, some: list[Episode]) -> None:
+    """More where states are searched for them."""
+    shares = {}
+    for targets in ("actions", "search"):
+        model = MuZero("MlpPolicy", "CartPole-v1", **SMALL)
+        model.set_logger(configure(str(tmp_path / targets), ["csv"]))
+        model.learn_offline(
+            some, 20, policy_targets=targets, value_targets="result", log_interval=10
+        )
+        with (tmp_path / targets / "progress.csv").open(encoding="utf-8", newline="") as file:
+            shares[targets] = [float(row["time/share_for_batches"]) for row in csv.DictReader(file)]
+    assert len(shares["actions"]) == len(shares["search"]) == 2
+    assert 0 < shares["actions"][-1] < shares["search"][-1] < 1
 
 
 def test_seeded_runs_are_identical_and_learn_goes_on(some: list[Episode]) -> None:
