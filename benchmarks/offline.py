@@ -28,8 +28,11 @@ from muzero_agent.evaluation import evaluate_returns
 from muzero_agent.machine import machine
 
 PPO_STEPS = {"CartPole-v1": 6_000, "LunarLander-v3": 100_000}
-UPDATES = {"CartPole-v1": 6_000, "LunarLander-v3": 25_000}
-TRANSITIONS = {"CartPole-v1": 20_000, "LunarLander-v3": 100_000}
+UPDATES = {"CartPole-v1": 6_000, "LunarLander-v3": 40_000}
+TRANSITIONS = {"CartPole-v1": 20_000, "LunarLander-v3": 500_000}
+SIMULATIONS = {"CartPole-v1": 16, "LunarLander-v3": 4}
+POLICY_TARGETS = {"CartPole-v1": "auto", "LunarLander-v3": "good_actions"}
+RATIO = {"CartPole-v1": 64, "LunarLander-v3": 31}
 EPISODES, TEST_SEED = 100, 1_000
 ENVS = 16
 
@@ -76,8 +79,10 @@ def play(policy: PPO, env_id: str, transitions: int, seed: int) -> list[Episode]
 def learn(env_id: str, data: Path, seed: int, **targets: Any) -> MuZero:
     """From the file alone."""
     steps = UPDATES[env_id]
-    model = MuZero("MlpPolicy", env_id, seed=seed, num_simulations=16)
-    return model.learn_offline(data, steps, log_interval=max(steps // 20, 1), **targets)
+    model = MuZero("MlpPolicy", env_id, seed=seed, num_simulations=SIMULATIONS[env_id])
+    return model.learn_offline(
+        data, steps, reanalyse_ratio=RATIO[env_id], log_interval=steps // 20, **targets
+    )
 
 
 def measure(model: Any, env_id: str) -> tuple[float, float]:
@@ -114,14 +119,18 @@ def main() -> None:
             "episodes": len(episodes),
             "best_recorded_return": max(returns),
             "updates": UPDATES[given.env],
+            "num_simulations": SIMULATIONS[given.env],
+            "policy_targets": POLICY_TARGETS[given.env],
+            "reanalyse_ratio": RATIO[given.env],
             "test_episodes": EPISODES,
             "test_seed": TEST_SEED,
             "machine": machine(),
             "behaviour": measure(policy, given.env),
         }
         print(f"{given.env} seed {seed}: recorded play {result['behaviour']}", flush=True)
+        path = given.out / f"{given.env}-{seed}.json"
         for name, targets in (
-            ("muzero", {}),
+            ("muzero", {"policy_targets": POLICY_TARGETS[given.env]}),
             ("imitation", {"policy_targets": "actions", "value_targets": "result"}),
         ):
             begun = time.perf_counter()
@@ -131,8 +140,7 @@ def main() -> None:
             result[name] = measure(model, given.env)
             result[f"{name}_seconds"] = time.perf_counter() - begun
             print(f"  {name}: {result[name]}, {result[f'{name}_seconds']:.0f} s", flush=True)
-        path = given.out / f"{given.env}-{seed}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
+            path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -440,11 +440,13 @@ class MuZero(OffPolicyAlgorithm):
             replay buffer of SB3 or of this package, or its file. See `datasets`
         :param gradient_steps: updates
         :param policy_targets: "search": the policy of searches with the newest weights, repeated
-            all the time (Reanalyse); "actions": what was played; or a mixture of these, such as
-            {"search": 3, "actions": 1}: the model knows nothing of what was never tried, and
-            searches alone come to hope for just that. "candidates": a softmax of the moves that
-            were scored, in games of chess. "auto": candidates in chess, else searches and actions
-            alike
+            all the time (Reanalyse); "actions": what was played; "good_actions": what was played,
+            where the newest search finds that worth no less than its policy (Critic Regularized
+            Regression, arXiv 2006.15134; with a model ROSMO, 2210.05980); or a mixture of these,
+            such as {"search": 3, "actions": 1}: the model knows nothing of what was never tried,
+            and searches alone come to hope for just that. "candidates": a softmax of the moves
+            that were scored, in games of chess. "auto": candidates in chess, else searches and
+            actions alike
         :param value_targets: "search": from rewards and the newest values, as `learn` has them but
             for `regret_tolerance`; "result": the return, or the result of the game; "evaluation":
             recorded values; or a mixture, such as {"result": 0.3, "evaluation": 0.7}, in which what

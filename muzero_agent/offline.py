@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from muzero_agent.datasets.chess_games import ChessGames
     from muzero_agent.muzero import MuZero
 
-POLICY_TARGETS = ("search", "actions")
+POLICY_TARGETS = ("search", "actions", "good_actions")
 AUTO_POLICY: Mapping[str, float] = {"search": 1.0, "actions": 1.0}
 VALUE_TARGETS = ("search", "result", "evaluation")
 AHEAD = 2  # batches that are drawn while another is learned
@@ -253,7 +253,7 @@ class _Recorded:
         self.ratio = settings.reanalyse_ratio
         values = settings.value_weights({"search": 1.0}, VALUE_TARGETS)
         policies = settings.policy_weights()
-        self.searches = "search" in values or "search" in policies
+        self.searches = "search" in values or not policies.keys() <= {"actions"}
         if self.searches and self.ratio < 1:
             raise ValueError("reanalyse_ratio=0: targets from searches need at least 1")
         self.replay = fill(

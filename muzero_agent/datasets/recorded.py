@@ -26,8 +26,8 @@ class RecordedReplay(TrajectoryReplayBuffer):
     """The replay of a dataset, see `fill`. None of its actions counts as today's policy for being
     new.
 
-    :param policy_weights: of "search" and "actions" in policy targets; until a state is searched,
-        and where its action is not to be imitated, the other counts alone
+    :param policy_weights: of "search", "actions" and "good_actions" in policy targets; until a
+        state is searched, and where its action is not to be imitated, the others count alone
     :param value_weights: of "search", "result" and "evaluation" in value targets; where one was not
         recorded, the others count alone
     """
@@ -37,12 +37,15 @@ class RecordedReplay(TrajectoryReplayBuffer):
     value_weights: Mapping[str, float]
     recorded: NDArray[np.float32]  # [1, capacity], evaluations; NaN where there is none
     imitated: NDArray[np.bool_]  # [1, capacity], whether the action is a policy target
+    good: NDArray[np.bool_]  # [1, capacity], whether the newest search finds no fault with it
 
     def _policies(
         self, env: NDArray[np.int64], slot: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         search = self.policy_weights.get("search", 0.0) * self.searched[env, slot]
-        actions = self.policy_weights.get("actions", 0.0) * self.imitated[env, slot]
+        good = self.policy_weights.get("good_actions", 0.0) * self.good[env, slot]
+        actions = self.policy_weights.get("actions", 0.0) + good
+        actions = actions * self.imitated[env, slot]
         total = search + actions
         share = np.divide(actions, total, out=np.zeros_like(total), where=total > 0)
         policies = self.policy[env, slot] * (1 - share)[..., None].astype(np.float32)
@@ -51,6 +54,19 @@ class RecordedReplay(TrajectoryReplayBuffer):
             np.float32
         )
         return policies, total > 0
+
+    def update_search(
+        self,
+        rows: Rows,
+        policy: NDArray[np.float32],
+        value: NDArray[np.float32],
+        regret: NDArray[np.float32],
+    ) -> None:
+        """An action is good that is worth what the search's policy is worth, or more."""
+        super().update_search(rows, policy, value, regret)
+        slot = rows.row % self.capacity
+        taken = regret[np.arange(len(slot)), self.action[rows.env, slot]]
+        self.good[rows.env, slot] = taken <= (policy * regret).sum(-1)
 
     def value_targets(
         self,
@@ -124,6 +140,7 @@ def fill(
     replay.policy_weights, replay.value_weights = policy_weights, value_weights
     replay.recorded = np.full((1, replay.capacity), np.nan, np.float32)
     replay.imitated = np.zeros((1, replay.capacity), np.bool_)
+    replay.good = np.ones((1, replay.capacity), np.bool_)  # until a search knows better
     if value_weights.get("evaluation", 0.0) > 0 and value_weights.keys() == {"evaluation"}:
         lacking = [number for number, episode in enumerate(given) if episode.values is None]
         if lacking:
