@@ -3,8 +3,8 @@
     python examples/chess_from_games.py games-0.pgn.zst games-1.pgn.zst --out runs/chess
 
 Games are PGN whose comments tell an engine's opinion of each position, as `muzero-agent chess
-generate` writes them. First policy and value alone are learned, at a quarter of the cost; then all
-of the model, by unrolled steps. A run that ended before its time, or was ended by --minutes, goes
+generate` writes them. First policy and value alone are learned, at a quarter of the cost; then the
+dynamics alone, by unrolled steps. A run that ended before its time, or was ended by --minutes, goes
 on by the same command from its last checkpoint. What comes out is a model directory, `model` in
 --out, which `muzero-agent zoo pack` measures, and `held_out.csv`: how well it tells the labels of
 the last 2% of the games of each file, from which nothing is learned.
@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -37,27 +36,34 @@ from muzero_agent.checkpoints import (
 from muzero_agent.datasets.chess_games import ChessGames, agreement
 from muzero_agent.machine import machine
 from muzero_agent.optimizers import Muon
+from muzero_agent.resnet import ResNet
 from muzero_agent.training import make_card, start_from
 
 WARM_UP = 200  # updates in which the learning rate rises
-DECAY = 0.4  # share of the first phase in which it falls, where there is no second
+DECAY = 0.4  # share of the first phase in which it falls
 
 
-def schedule(peak: float, supervised: int, unrolled: int, planned: int) -> Callable[[float], float]:
-    """Learning rate: up, level, and in the second phase down to zero.
+def schedule(peak: float, begin: int, end: int, falling: int) -> Callable[[float], float]:
+    """Learning rate of a phase: up, level, and down to zero.
 
-    A network whose rate has fallen once forgets a part of it when the rate rises again.
-
-    :param planned: updates, of which SB3 tells what remains as a share
+    :param begin: update at which the phase begins
+    :param end: update at which it ends, of which SB3 tells what remains as a share
+    :param falling: updates in which it falls
     """
-    end = supervised + unrolled
-    falling = unrolled or max(round(DECAY * supervised), 1)
 
     def rate(remaining: float) -> float:
-        update = (1 - remaining) * planned
-        return peak * max(min(1.0, (update + 1) / WARM_UP, (end - update) / falling), 0.0)
+        update = (1 - remaining) * end
+        return peak * max(min(1.0, (update - begin + 1) / WARM_UP, (end - update) / falling), 0.0)
 
     return rate
+
+
+def learn_dynamics_alone(model: MuZero) -> None:
+    """What the first phase learned stays as it is: an engine that knows the rules plays by it."""
+    network = model.policy.network
+    assert isinstance(network, ResNet)
+    for part in (network.encoder, network.policy_head, network.value_head):
+        part.requires_grad_(False)
 
 
 class HeldOut(BaseCallback):
@@ -179,12 +185,14 @@ def main() -> None:
     )
     save = SaveCheckpoints(checkpoints, arguments.every, replay=False)
     first, last = arguments.supervised, arguments.supervised + arguments.unrolled
-    phases: list[tuple[int, dict[str, Any]]] = [(first, {"unroll_steps": 0}), (last, {})]
-    for end, settings in phases:
+    for begin, end, falling, unroll_steps in (
+        (0, first, max(round(DECAY * first), 1), 0),
+        (first, last, max(arguments.unrolled, 1), None),  # as many as the model's own
+    ):
+        if unroll_steps is None:
+            learn_dynamics_alone(model)
         if model.num_timesteps < end and look.in_time:
-            model.lr_schedule = schedule(
-                arguments.learning_rate, arguments.supervised, arguments.unrolled, end
-            )
+            model.lr_schedule = schedule(arguments.learning_rate, begin, end, falling)
             model.learn_offline(
                 learned,
                 end - model.num_timesteps,
@@ -194,7 +202,7 @@ def main() -> None:
                 callback=CallbackList([save, look]),
                 progress_bar=True,
                 reset_num_timesteps=False,
-                **settings,
+                unroll_steps=unroll_steps,
             )
             save_checkpoint(model, checkpoints, replay=False)
     run = {

@@ -247,7 +247,8 @@ def test_search_alone_is_the_ordinary_target() -> None:
 
 
 def test_what_is_imitated() -> None:
-    """Actions, searches, or both; but no action that costs more than allowed."""
+    """Actions, searches, or both; but no action that costs more than allowed, and of good actions
+    none that the search finds worse than its policy."""
     rows = Rows(np.zeros((1, 4), np.int64), np.arange(4)[None])
     slots = rows.env, rows.row
 
@@ -255,7 +256,8 @@ def test_what_is_imitated() -> None:
         replay = filled({"result": 1.0}, **changes)
         searched = Rows(np.zeros(2, np.int64), np.arange(2))
         found = np.array([[0.8, 0.2]] * 2, np.float32)
-        replay.update_search(searched, found, np.zeros(2), np.zeros((2, 2), np.float32))
+        regret = np.array([[0.0, 0.5], [0.0, 0.3]], np.float32)  # on average 0.1 and 0.06
+        replay.update_search(searched, found, np.zeros(2), regret)
         policy, told = replay._policies(*slots)
         return np.round(policy[0], 6).tolist(), told[0].tolist()
 
@@ -269,6 +271,10 @@ def test_what_is_imitated() -> None:
     # 0.2 -> 0 + 0.5 * -0.4: a drop of 0.4; of the others one value is not told
     assert policies(max_drop=0.39)[1] == [False, True, True, False]
     assert policies(max_drop=0.41)[1] == [True, True, True, False]
+    good = {"good_actions": 1.0}
+    assert policies(policy_weights=good)[1] == [False, True, True, False]  # unsearched: good
+    policy, told = policies(policy_weights=good | {"search": 1.0})
+    assert policy[:3] == [pytest.approx(p) for p in ([0.8, 0.2], [0.9, 0.1], [0, 1])]
 
 
 @pytest.mark.parametrize(

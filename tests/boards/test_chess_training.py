@@ -15,9 +15,12 @@ import chess
 import chess.pgn
 import numpy as np
 import pytest
+import torch
 
 from muzero_agent import zoo
 from muzero_agent.adapters.envs.chess import ChessEnv
+from muzero_agent.adapters.envs.pettingzoo import make_turn_based_env
+from muzero_agent.checkpoints import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--channels", "8", "--blocks", "1", "--dynamics-blocks", "1", "--batch-size", "8"]
@@ -76,6 +79,20 @@ def test_a_run_that_was_ended_goes_on(
     assert all(int(row["positions"]) == 12 for row in rows)
     model = zoo.load(tmp_path / "run" / "model")
     assert model.num_timesteps == 6
+    env = make_turn_based_env(ChessEnv, 1, 0)
+    before, after = (
+        load_checkpoint(tmp_path / "run" / "checkpoints" / f"{updates:012}", env).policy.network
+        for updates in (4, 6)
+    )
+    changed = {
+        name.partition(".")[0]
+        for name, weight in after.state_dict().items()
+        if not torch.equal(weight, before.state_dict()[name])
+    }
+    assert changed == {  # the dynamics alone, and what looks at its latents
+        "action_embedding", "decoder", "reward_head", "transition", "transition_in",
+        "transition_norm",
+    }  # fmt: skip
 
     further = run(
         script, games, "--out", tmp_path / "further", "--start-from", tmp_path / "run" / "model",
