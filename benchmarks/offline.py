@@ -53,14 +53,14 @@ def play(policy: PPO, env_id: str, transitions: int, seed: int) -> list[Episode]
     seen: list[list[Any]] = [[] for _ in range(ENVS)]
     actions: list[list[int]] = [[] for _ in range(ENVS)]
     rewards: list[list[float]] = [[] for _ in range(ENVS)]
-    obs = envs.reset()
+    obs: Any = envs.reset()  # one array, though it might be a dictionary
     while (left > 0).any() or any(actions):
-        drawn, _ = policy.predict(obs, deterministic=False)  # type: ignore[arg-type]
+        drawn, _ = policy.predict(obs, deterministic=False)
         after, reward, done, infos = envs.step(drawn)
         for env, info in enumerate(infos):
             if left[env] <= 0 and not actions[env]:
                 continue
-            seen[env].append(obs[env])  # type: ignore[call-overload]
+            seen[env].append(obs[env])
             actions[env].append(int(drawn[env]))
             rewards[env].append(float(reward[env]))
             left[env] -= 1
