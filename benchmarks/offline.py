@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +27,23 @@ from muzero_agent.datasets.episodes import Episode, save_episodes
 from muzero_agent.evaluation import evaluate_returns
 from muzero_agent.machine import machine
 
-PPO_STEPS = {"CartPole-v1": 6_000, "LunarLander-v3": 100_000}
-UPDATES = {"CartPole-v1": 6_000, "LunarLander-v3": 40_000}
-TRANSITIONS = {"CartPole-v1": 20_000, "LunarLander-v3": 500_000}
-SIMULATIONS = {"CartPole-v1": 16, "LunarLander-v3": 4}
-POLICY_TARGETS = {"CartPole-v1": "auto", "LunarLander-v3": "good_actions"}
-RATIO = {"CartPole-v1": 64, "LunarLander-v3": 31}
+
+class Setting(NamedTuple):
+    """What is recorded of an environment, and how it is learned."""
+
+    ppo_steps: int
+    """That the recorded policy has learned for."""
+    transitions: int
+    updates: int
+    num_simulations: int
+    policy_targets: str
+    reanalyse_ratio: float
+
+
+SETTINGS = {
+    "CartPole-v1": Setting(6_000, 20_000, 6_000, 16, "auto", 64),
+    "LunarLander-v3": Setting(100_000, 500_000, 40_000, 4, "good_actions", 31),
+}
 EPISODES, TEST_SEED = 100, 1_000
 ENVS = 16
 
@@ -41,7 +52,7 @@ def behaviour(env_id: str, seed: int) -> PPO:
     """A policy that has begun to learn."""
     env = make_vec_env(env_id, 4, seed=seed)
     model = PPO("MlpPolicy", env, seed=seed, device="cpu", n_steps=256, batch_size=64)
-    return model.learn(PPO_STEPS[env_id])
+    return model.learn(SETTINGS[env_id].ppo_steps)
 
 
 def play(policy: PPO, env_id: str, transitions: int, seed: int) -> list[Episode]:
@@ -78,10 +89,14 @@ def play(policy: PPO, env_id: str, transitions: int, seed: int) -> list[Episode]
 
 def learn(env_id: str, data: Path, seed: int, **targets: Any) -> MuZero:
     """From the file alone."""
-    steps = UPDATES[env_id]
-    model = MuZero("MlpPolicy", env_id, seed=seed, num_simulations=SIMULATIONS[env_id])
+    setting = SETTINGS[env_id]
+    model = MuZero("MlpPolicy", env_id, seed=seed, num_simulations=setting.num_simulations)
     return model.learn_offline(
-        data, steps, reanalyse_ratio=RATIO[env_id], log_interval=steps // 20, **targets
+        data,
+        setting.updates,
+        reanalyse_ratio=setting.reanalyse_ratio,
+        log_interval=setting.updates // 20,
+        **targets,
     )
 
 
@@ -100,15 +115,16 @@ def measure(model: Any, env_id: str) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("env", choices=list(PPO_STEPS))
+    parser.add_argument("env", choices=list(SETTINGS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/offline"))
     given = parser.parse_args()
     torch.set_num_threads(1)
+    setting = SETTINGS[given.env]
     given.out.mkdir(parents=True, exist_ok=True)
     for seed in given.seeds:
         policy = behaviour(given.env, seed)
-        episodes = play(policy, given.env, TRANSITIONS[given.env], 100_000 * (seed + 1))
+        episodes = play(policy, given.env, setting.transitions, 100_000 * (seed + 1))
         data = given.out / f"{given.env}-{seed}.npz"
         save_episodes(data, episodes)
         returns = [float(episode.rewards.sum()) for episode in episodes]
@@ -118,10 +134,10 @@ def main() -> None:
             "transitions": sum(len(episode.actions) for episode in episodes),
             "episodes": len(episodes),
             "best_recorded_return": max(returns),
-            "updates": UPDATES[given.env],
-            "num_simulations": SIMULATIONS[given.env],
-            "policy_targets": POLICY_TARGETS[given.env],
-            "reanalyse_ratio": RATIO[given.env],
+            "updates": setting.updates,
+            "num_simulations": setting.num_simulations,
+            "policy_targets": setting.policy_targets,
+            "reanalyse_ratio": setting.reanalyse_ratio,
             "test_episodes": EPISODES,
             "test_seed": TEST_SEED,
             "machine": machine(),
@@ -130,7 +146,7 @@ def main() -> None:
         print(f"{given.env} seed {seed}: recorded play {result['behaviour']}", flush=True)
         path = given.out / f"{given.env}-{seed}.json"
         for name, targets in (
-            ("muzero", {"policy_targets": POLICY_TARGETS[given.env]}),
+            ("muzero", {"policy_targets": setting.policy_targets}),
             ("imitation", {"policy_targets": "actions", "value_targets": "result"}),
         ):
             begun = time.perf_counter()
