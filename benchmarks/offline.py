@@ -37,7 +37,7 @@ class Setting(NamedTuple):
     updates: int
     num_simulations: int
     policy_targets: str
-    reanalyse_ratio: float
+    reanalyse_ratio: int
 
 
 SETTINGS = {
