@@ -77,7 +77,7 @@ def test_identity_is_learned(env: Any) -> None:
         "target_decay": 0.9,
         "policy_kwargs": {"net_arch": [64]},
     }
-    model = MuZero("MlpPolicy", env, gamma=0.5, **settings).learn(1500)
+    model = MuZero("MlpPolicy", env, gamma=0.5, **settings).learn(1000)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=5, warn=False)
     assert mean == 20
 

@@ -93,7 +93,7 @@ def test_identity(search: str) -> None:
         "learning_starts": 256,  # each action is tried in each state
         "policy_kwargs": {"net_arch": [64]},  # 32 units hardly hold a table of 4 x 4
     }
-    model = MuZero("MlpPolicy", env, gamma=0.5, search=search, **settings).learn(1500)
+    model = MuZero("MlpPolicy", env, gamma=0.5, search=search, **settings).learn(1000)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=5)
     assert mean == 20
 

@@ -94,7 +94,7 @@ def test_mates_in_one_are_found(chess_model: MuZero, fen: str, move: str) -> Non
         (TicTacToe(), 200, 200),
         (ConnectFour(), 200, 300),
         (GoRules(5), 4, 1),
-        (ChessRules(), 60, 15),
+        (ChessRules(), 30, 200),
     ],
     ids=["tictactoe", "connect_four", "go", "chess"],
 )
