@@ -124,7 +124,7 @@ def fresh_model(arguments: argparse.Namespace) -> MuZero:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         unroll_steps=arguments.unroll_steps,
-        consistency_coef=arguments.consistency_coef,
+        consistency_coef=0.0,
         num_simulations=64,
         max_grad_norm=5.0,
         target_decay=0.999,  # the average of the last thousand updates is what plays
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.001, help="at its highest")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--unroll-steps", type=int, default=5)
-    parser.add_argument("--consistency-coef", type=float, default=0.0)
+    parser.add_argument("--latent-coef", type=float, default=2.0, help="of the second phase")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--dynamics-blocks", type=int, default=2)
@@ -198,6 +198,7 @@ def main() -> None:
                 end - model.num_timesteps,
                 softness=arguments.softness,
                 value_smoothing=arguments.smoothing,
+                latent_coef=arguments.latent_coef if unroll_steps is None else 0.0,
                 bfloat16=arguments.bfloat16,
                 callback=CallbackList([save, look]),
                 progress_bar=True,

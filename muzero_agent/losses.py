@@ -20,6 +20,7 @@ class Losses(NamedTuple):
     reward: Tensor
     consistency: Tensor
     reconstruction: Tensor
+    latent: Tensor
     root_value: Tensor  # [B], the network's value of the first states, detached
 
 
@@ -68,24 +69,29 @@ def muzero_loss(
     value_coef: float,
     consistency_coef: float,
     reconstruction_coef: float = 0.0,
+    latent_coef: float = 0.0,
     compared_steps: Tensor | None = None,
 ) -> Losses:
-    """MuZero's loss (appendix G), EfficientZero's consistency loss (section 4.1), and a loss of
-    reconstruction (Scholz et al. 2021, arXiv 2102.05599, section 4.1).
+    """MuZero's loss (appendix G), EfficientZero's consistency loss (section 4.1), a loss of
+    reconstruction (Scholz et al. 2021, arXiv 2102.05599, section 4.1), and one of the latents
+    themselves (TD-MPC, arXiv 2203.04955, section 4).
 
     The first step has weight 1 and each of the K unrolled steps 1/K; with K = 0 policy and value
     alone are learned. The consistency loss compares
     the unrolled latents with representations of the observations that really followed, through
     which no gradient flows. The loss of reconstruction is the cross entropy of each entry of the
-    observation, averaged over its entries: what a latent says was observed against what was.
+    observation, averaged over its entries: what a latent says was observed against what was. The
+    loss of latents is the squared distance of unrolled latents from those representations, as a
+    share of the variance that these have in the batch: 1 is told by their mean.
 
     :param obs: the first observations, preprocessed [B, ...]
     :param next_obs: the K next observations, preprocessed [K * B, ...], step by step; None leaves
-        the losses of consistency and reconstruction out.
+        the losses of consistency, reconstruction and latents out.
     :param value_coef: weight of the value loss
     :param consistency_coef: weight of the consistency loss
     :param reconstruction_coef: weight of the loss of reconstruction; where it is above 0,
         observations are no dicts and their entries are from 0 to 1
+    :param latent_coef: weight of the loss of latents
     :param compared_steps: int64 [M], those of the K next observations that `next_obs` [M * B, ...]
         holds, counted from 0; they stand for all K. None: it holds all
     """
@@ -121,7 +127,7 @@ def muzero_loss(
     if compared_steps is not None:
         next_latents, known = next_latents[compared_steps], known[compared_steps]
         next_weight = next_weight[compared_steps] * (steps / len(compared_steps))
-    consistency = reconstruction = torch.zeros((), device=latents.device)
+    consistency = reconstruction = latent = torch.zeros((), device=latents.device)
     if next_obs is not None and reconstruction_coef > 0:
         assert isinstance(obs, Tensor)
         assert isinstance(next_obs, Tensor)
@@ -131,10 +137,19 @@ def muzero_loss(
         errors = errors.mean(1).view(-1, batch)
         reconstruction = (errors[0] * weight[0]).sum() + (errors[1:] * known * next_weight).sum()
         total = total + reconstruction_coef * reconstruction
+    if next_obs is not None and max(consistency_coef, latent_coef) > 0:
+        with torch.no_grad():
+            represented = network.representation(next_obs)
+    if next_obs is not None and latent_coef > 0:
+        distance = (next_latents.flatten(0, 1).float() - represented.float()).square()
+        distance = distance.flatten(1).mean(1).view(-1, batch)
+        spread = represented.float().var(0).mean().clamp_min(1e-8)
+        latent = (distance / spread * known * next_weight).sum()
+        total = total + latent_coef * latent
     if next_obs is not None and consistency_coef > 0:
         predicted = network.predict_projection(network.project(next_latents.flatten(0, 1)))
         with torch.no_grad():
-            target = functional.normalize(network.project(network.representation(next_obs)))
+            target = functional.normalize(network.project(represented))
         # The cosine, with one division a row and not one a feature.
         similarity = (predicted * target).sum(-1) / predicted.norm(dim=-1).clamp_min(1e-8)
         similarity = similarity.view(-1, batch)
@@ -150,5 +165,6 @@ def muzero_loss(
         reward.detach(),
         consistency.detach(),
         reconstruction.detach(),
+        latent.detach(),
         root_value,
     )

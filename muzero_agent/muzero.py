@@ -422,6 +422,7 @@ class MuZero(OffPolicyAlgorithm):
         batch_size: int | None = None,
         reanalyse_ratio: int = 64,
         value_smoothing: float = 0.0,
+        latent_coef: float = 0.0,
         bfloat16: bool = False,
         trust: bool = False,
         callback: MaybeCallback = None,
@@ -461,6 +462,9 @@ class MuZero(OffPolicyAlgorithm):
         :param batch_size: None: the model's own
         :param reanalyse_ratio: recorded states that are searched anew with each update, in turn
         :param value_smoothing: see `categorical.Support.smoothing`
+        :param latent_coef: weight of the distance of imagined latents from those of the states that
+            followed, see `losses.muzero_loss`: the quickest way to learn g where h stays as it is
+            (its parameters do not require gradients)
         :param bfloat16: compute the networks in bfloat16, where the processor is quicker at that
         :param trust: whether a file may hold pickles, which run code when loaded
         :param callback: any of SB3's; each update is a step to it
@@ -483,6 +487,7 @@ class MuZero(OffPolicyAlgorithm):
                 batch_size=self.batch_size if batch_size is None else batch_size,
                 reanalyse_ratio=reanalyse_ratio,
                 value_smoothing=value_smoothing,
+                latent_coef=latent_coef,
                 bfloat16=bfloat16,
                 trust=trust,
             ),
@@ -724,11 +729,13 @@ class MuZero(OffPolicyAlgorithm):
             key = "train/loss" if name == "total" else f"train/{name}_loss"
             self.logger.record(key, mean)
 
-    def _loss(self, batch: Batch) -> Losses:
+    def _loss(self, batch: Batch, latent_coef: float = 0.0) -> Losses:
         policy = self.policy
         reconstruction_coef = self.reconstruction_coef or 0.0
         unrolled = batch.actions.shape[1]
-        compared = unrolled > 0 and (self.consistency_coef > 0 or reconstruction_coef > 0)
+        compared = unrolled > 0 and (
+            max(self.consistency_coef, reconstruction_coef, latent_coef) > 0
+        )
         steps = None
         if self.compared_steps is not None and self.compared_steps < unrolled:
             drawn = self._rng.choice(unrolled, self.compared_steps, replace=False)
@@ -753,6 +760,7 @@ class MuZero(OffPolicyAlgorithm):
             value_coef=self.value_coef,
             consistency_coef=self.consistency_coef,
             reconstruction_coef=reconstruction_coef,
+            latent_coef=latent_coef,
             compared_steps=steps,
         )
 

@@ -47,6 +47,7 @@ class OfflineSettings:
     batch_size: int
     reanalyse_ratio: int
     value_smoothing: float
+    latent_coef: float
     bfloat16: bool
     trust: bool
 
@@ -57,9 +58,12 @@ class OfflineSettings:
             whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
             if not whole or number < least:
                 raise ValueError(f"{name}={number!r}: give a whole number of at least {least}")
-        for name, above in (("max_drop", 0.0), ("softness", 0.0), ("value_smoothing", -1e-9)):
-            if not getattr(self, name) > above:
+        for name in ("max_drop", "softness"):
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give a positive number")
+        for name in ("value_smoothing", "latent_coef"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)!r}: give a number of at least 0")
 
     def policy_weights(self) -> Mapping[str, float]:
         """Of policy targets from episodes."""
@@ -187,7 +191,7 @@ def _update(
     model._update_learning_rate(model.policy.optimizer)
     model._warn_of_clipping(batch)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
-        losses = model._loss(batch)
+        losses = model._loss(batch, settings.latent_coef)
     updates.apply(losses.total)
     error = (losses.root_value.float() - batch.values[:, 0]).abs()
     source.learned(batch, error * batch.value_mask[:, 0])
@@ -318,7 +322,9 @@ class _GamesOfChess:
             raise ValueError(f"policy_targets={kind!r}: choose 'candidates' or 'actions'")
         auto = {"evaluation": 1.0, "result": 1e-6}  # the latter where there is no other
         weights = settings.value_weights(auto, ("result", "evaluation"))
-        compares = model.consistency_coef > 0 or (model.reconstruction_coef or 0.0) > 0
+        compares = (
+            max(model.consistency_coef, model.reconstruction_coef or 0.0, settings.latent_coef) > 0
+        )
         self.batches = ChessBatches(
             games,
             unroll_steps=settings.unroll_steps,
