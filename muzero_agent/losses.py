@@ -82,7 +82,7 @@ def muzero_loss(
     which no gradient flows. The loss of reconstruction is the cross entropy of each entry of the
     observation, averaged over its entries: what a latent says was observed against what was. The
     loss of latents is the squared distance of unrolled latents from those representations, as a
-    share of the variance that these have in the batch: 1 is told by their mean.
+    share of the variance that those of the first observations have in the batch.
 
     :param obs: the first observations, preprocessed [B, ...]
     :param next_obs: the K next observations, preprocessed [K * B, ...], step by step; None leaves
@@ -91,7 +91,7 @@ def muzero_loss(
     :param consistency_coef: weight of the consistency loss
     :param reconstruction_coef: weight of the loss of reconstruction; where it is above 0,
         observations are no dicts and their entries are from 0 to 1
-    :param latent_coef: weight of the loss of latents
+    :param latent_coef: weight of the loss of latents; where it is above 0, B is at least 2
     :param compared_steps: int64 [M], those of the K next observations that `next_obs` [M * B, ...]
         holds, counted from 0; they stand for all K. None: it holds all
     """
@@ -143,7 +143,7 @@ def muzero_loss(
     if next_obs is not None and latent_coef > 0:
         distance = (next_latents.flatten(0, 1).float() - represented.float()).square()
         distance = distance.flatten(1).mean(1).view(-1, batch)
-        spread = represented.float().var(0).mean().clamp_min(1e-8)
+        spread = latents[0].detach().float().var(0).mean().clamp_min(1e-8)
         latent = (distance / spread * known * next_weight).sum()
         total = total + latent_coef * latent
     if next_obs is not None and consistency_coef > 0:

@@ -61,6 +61,11 @@ class OfflineSettings:
         for name in ("max_drop", "softness"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give a positive number")
+        if self.latent_coef > 0 and self.batch_size < 2:
+            raise ValueError(
+                f"latent_coef={self.latent_coef!r}, batch_size={self.batch_size!r}: latents are "
+                "measured by their variance in the batch: give a batch_size of at least 2"
+            )
         for name in ("value_smoothing", "latent_coef"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give a number of at least 0")

@@ -178,6 +178,33 @@ def test_consistency_is_least_when_prediction_and_observation_agree() -> None:
     assert differ.consistency.item() == pytest.approx(2.0, abs=1e-6)
 
 
+def test_latents_are_measured_against_what_was_represented() -> None:
+    """s_k = s_0 + k c lies apart from s_0 by k c. Its square, 1/K of each step, counts in variances
+    of s_0, and no gradient flows through what was represented."""
+    network = Additive()
+    network.c.data.fill_(0.5)
+    first = torch.tensor([[-1.0], [0.0], [1.0], [4.0]])
+    following = first.repeat(STEPS, 1).requires_grad_()
+
+    def loss(wanted: Targets) -> Losses:
+        return muzero_loss(
+            network, first, following, wanted,
+            value_coef=0.0, consistency_coef=0.0, latent_coef=3.0,
+        )  # fmt: skip
+
+    losses = loss(targets())
+    squares = torch.tensor([1.0, 4.0, 9.0]) * 0.5**2
+    assert losses.latent.item() == pytest.approx(squares.mean().item() / first.var().item())
+    rest = losses.policy + losses.reward
+    assert losses.total.item() == pytest.approx((rest + 3.0 * losses.latent).item())
+    losses.total.backward()
+    assert following.grad is None
+    half = targets(consistency_mask=torch.ones(BATCH, STEPS) * torch.tensor([1.0, 1.0, 0.0]))
+    assert loss(half).latent.item() == pytest.approx(
+        squares[:2].sum().item() / 3 / first.var().item()
+    )
+
+
 @pytest.mark.parametrize("share", [1, 2, STEPS])
 def test_some_steps_stand_for_all(share: int) -> None:
     """Whatever steps are compared, by chance, the losses and gradients are right on average."""
@@ -190,7 +217,8 @@ def test_some_steps_stand_for_all(share: int) -> None:
         seen = following if steps is None else following[steps]
         return muzero_loss(
             network, first, seen.flatten(0, 1), wanted,
-            value_coef=1.0, consistency_coef=1.0, reconstruction_coef=1.0, compared_steps=steps,
+            value_coef=1.0, consistency_coef=1.0, reconstruction_coef=1.0, latent_coef=1.0,
+            compared_steps=steps,
         )  # fmt: skip
 
     subsets = [torch.tensor(steps) for steps in combinations(range(STEPS), share)]

@@ -311,6 +311,8 @@ def test_episodes_that_do_not_fit(episode: Episode, complaint: str) -> None:
         ({"batch_size": 0}, "batch_size=0"),
         ({"reanalyse_ratio": 0}, "reanalyse_ratio=0"),
         ({"max_drop": 0.0}, "max_drop=0.0"),
+        ({"latent_coef": -1.0}, "latent_coef=-1.0"),
+        ({"latent_coef": 1.0, "batch_size": 1}, "a batch_size of at least 2"),
         ({"gradient_steps": -1}, "gradient_steps=-1"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 import random
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import zstandard
+from stable_baselines3.common.logger import configure
 from typer.testing import CliRunner
 
 from muzero_agent import MuZero
@@ -422,6 +424,26 @@ def test_a_few_games_are_learned_by_heart(games: ChessGames) -> None:
     assert not torch.equal(before, after)
     model.learning_starts = 2
     model.learn(6)
+
+
+def test_dynamics_learn_where_a_fixed_representation_leads(
+    games: ChessGames, tmp_path: Path
+) -> None:
+    model = learner()
+    network = model.policy.network
+    fixed = {
+        name: parameter.detach().clone()
+        for name, parameter in network.named_parameters()
+        if not name.startswith(("transition", "action_embedding"))
+    }
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name not in fixed)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn_offline(games, 60, latent_coef=2.0, log_interval=10)
+    with (tmp_path / "progress.csv").open(encoding="utf-8", newline="") as file:
+        apart = [float(row["train/latent_loss"]) for row in csv.DictReader(file)]
+    assert apart[-1] < 0.5 * apart[0]
+    assert all(torch.equal(network.get_parameter(name), fixed[name]) for name in fixed)
 
 
 def test_files_of_games_are_datasets(
