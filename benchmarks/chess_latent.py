@@ -4,10 +4,11 @@
 
 On games that were held out, by the number k of moves imagined (g applied k times to h of the
 position): along the moves that were played, the share of the policy on illegal moves, how often its
-first move is illegal, how often it is the label's, if it may choose legal ones only, and the
-value's error. And in searches of 64 simulations from these positions: the share of illegal moves
-among those that lead from nodes at depth k, and the share of nodes at that depth that stand behind
-an illegal move, of whose moves there is nothing to say.
+first move is illegal, how often it is the label's, if it may choose legal ones only, the value's
+error, and how far the latent is from h of the position: its squared distance as a share of the
+variance that h has over positions. And in searches of 64 simulations from these positions: the
+share of illegal moves among those that lead from nodes at depth k, and the share of nodes at that
+depth that stand behind an illegal move, of whose moves there is nothing to say.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import chess
 import numpy as np
@@ -46,19 +47,32 @@ def windows(games: ChessGames, number: int, seed: int) -> Rows:
     return Rows(np.broadcast_to(env[:, None], row.shape).copy(), row)
 
 
+class Told(NamedTuple):
+    """Of B positions, after some moves that were imagined."""
+
+    logits: NDArray[np.float32]  # [B, A]
+    values: NDArray[np.float32]  # [B]
+    distance: float  # squared, of latents from h of the positions: the mean of all entries
+    variance: float  # of those, likewise
+
+
 @torch.inference_mode()
-def imagined(
-    model: MuZero, games: ChessGames, rows: Rows
-) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Logits and values after 0 .. STEPS moves that were played."""
+def imagined(model: MuZero, games: ChessGames, rows: Rows) -> list[Told]:
+    """After 0 .. STEPS moves that were played."""
     network = model.policy.target_network
-    seen = torch.as_tensor(games.observations(Rows(rows.env[:, 0], rows.row[:, 0])))
-    latent = network.representation(model.policy.preprocess(seen))
+    seen = torch.as_tensor(games.observations(rows)).flatten(0, 1)
+    represented = network.representation(model.policy.preprocess(seen))
+    represented = represented.unflatten(0, rows.row.shape)
+    latent = represented[:, 0]
     actions = torch.as_tensor(games._take("action", rows).astype(np.int64))
     told = []
     for step in range(STEPS + 1):
         policy, value = network.prediction(latent)
-        told.append((policy.numpy(), network.support.scalar(value).numpy()))
+        there = represented[:, step]
+        distance = float((latent - there).square().mean())
+        variance = float(there.var(0, correction=0).mean())
+        values = network.support.scalar(value).numpy()
+        told.append(Told(policy.numpy(), values, distance, variance))
         if step < STEPS:
             latent, _ = network.dynamics(latent, actions[:, step])
     return told
@@ -69,7 +83,10 @@ def along_play(model: MuZero, games: ChessGames, rows: Rows) -> list[dict[str, f
     sums = [defaultdict[str, float](float) for _ in range(STEPS + 1)]
     for start in range(0, len(rows.row), AT_ONCE):
         part = Rows(rows.env[start : start + AT_ONCE], rows.row[start : start + AT_ONCE])
-        for step, (logits, values) in enumerate(imagined(model, games, part)):
+        for step, told in enumerate(imagined(model, games, part)):
+            sums[step]["distance"] += told.distance * len(part.row)
+            sums[step]["variance"] += told.variance * len(part.row)
+            logits, values = told.logits, told.values
             at = Rows(part.env[:, step], part.row[:, step])
             labels = games._take("candidates", at)[:, 0].astype(np.int64)
             scores = games._take("evaluation", at)
@@ -95,6 +112,7 @@ def along_play(model: MuZero, games: ChessGames, rows: Rows) -> list[dict[str, f
             "illegal_first": found["illegal_first"] / found["positions"],
             "top_1": found["top_1"] / max(found["labels"], 1),
             "value_error": found["value_error"] / max(found["values"], 1),
+            "latent_error": found["distance"] / found["variance"],
         }
         for step, found in enumerate(sums)
     ]

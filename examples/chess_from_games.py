@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--unrolled", type=int, default=5_000, help="updates of the second phase")
     parser.add_argument("--learning-rate", type=float, default=0.001, help="at its highest")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--unroll-steps", type=int, default=5)
+    parser.add_argument("--unroll-steps", type=int, default=2, help="in the second phase")
     parser.add_argument("--latent-coef", type=float, default=2.0, help="of the second phase")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=6)

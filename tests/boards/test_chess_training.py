@@ -118,6 +118,8 @@ def test_a_run_that_was_ended_goes_on(
     found = json.loads((tmp_path / "latent.json").read_text(encoding="utf-8"))
     assert [row["moves_imagined"] for row in found["along_play"]] == list(range(7))
     assert all(0 < row["illegal_share"] < 1 for row in found["along_play"])
+    assert found["along_play"][0]["latent_error"] == 0
+    assert all(row["latent_error"] > 0 for row in found["along_play"][1:])
     first = found["in_searches"][0]
     assert (first["depth"], first["illegal"], first["behind_illegal"]) == (0, 0, 0)
     assert sum(row["moves"] for row in found["in_searches"]) <= 2 * 8
