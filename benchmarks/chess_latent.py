@@ -40,8 +40,10 @@ def windows(games: ChessGames, number: int, seed: int) -> Rows:
     drawn = np.random.default_rng(seed).permutation(len(games))[: 2 * number]
     rows = games.rows(drawn)
     inside = rows.row + STEPS < games.last_rows(rows)
-    if not inside.any():
-        raise ValueError(f"no game held out has {STEPS} moves: give more games, or longer ones")
+    if min(int(inside.sum()), number) < 2:  # of one there is no variance
+        raise ValueError(
+            f"fewer than two lines of {STEPS} moves are held out: give more positions and games"
+        )
     env, row = rows.env[inside][:number], rows.row[inside][:number]
     row = row[:, None] + np.arange(STEPS + 1)
     return Rows(np.broadcast_to(env[:, None], row.shape).copy(), row)

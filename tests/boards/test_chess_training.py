@@ -112,7 +112,7 @@ def test_a_run_that_was_ended_goes_on(
     )
 
     shown = run(
-        "benchmarks/chess_latent.py", tmp_path / "run" / "model", games, "--positions", "3",
+        "benchmarks/chess_latent.py", tmp_path / "run" / "model", games, "--positions", "12",
         "--searches", "2", "--simulations", "8", "--out", tmp_path / "latent.json",
     )  # fmt: skip
     found = json.loads((tmp_path / "latent.json").read_text(encoding="utf-8"))
