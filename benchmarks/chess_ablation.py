@@ -2,10 +2,10 @@
 
     python benchmarks/chess_ablation.py games-0.pgn.zst games-1.pgn.zst --minutes 5 --jobs 2
 
-Each variant changes one thing of `base`, which is what examples/chess_from_games.py does at first:
-64 x 6, batches of 64, Muon, HL-Gauss, a softmax of the scored moves, no unrolled steps. Seconds are
-of the processor, learning alone. Then the labels of held-out games are told. A variant that is
-finished has a file in --out, and is not repeated.
+Each variant changes one thing of `base`, which is the first phase of examples/chess_from_games.py
+with a plainer network: 64 x 6, batches of 64, Muon, HL-Gauss, a softmax of the scored moves, no
+unrolled steps. Seconds are of the processor, learning alone. Then the labels of held-out games are
+told. A variant that is finished has a file in --out, and is not repeated.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "best move alone": {"softness": 1.0},
     "softness 150": {"softness": 150.0},
     "5 unrolled steps": {"unroll_steps": 5},
+    "attacks seen": {"attacks": True},
+    "attention of squares": {"policy_attention": 32},
+    "attacks and attention": {"attacks": True, "policy_attention": 32},
 }
 
 
@@ -93,6 +96,8 @@ def learn(name: str, files: list[Path], minutes: float, seed: int) -> dict[str, 
                 "dynamics_blocks": 2,
                 "head_width": 128,
                 "actions": "chess",
+                "attacks": given.get("attacks", False),
+                "policy_attention": given.get("policy_attention", 0),
                 "flip_latent": True,
             },
             **given.get("policy", {}),

@@ -139,6 +139,8 @@ def fresh_model(arguments: argparse.Namespace) -> MuZero:
                 "dynamics_blocks": arguments.dynamics_blocks,
                 "head_width": 128,
                 "actions": "chess",
+                "attacks": True,
+                "policy_attention": 32,
                 "flip_latent": True,
             },
         },
@@ -150,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("games", type=Path, nargs="+", help="PGN, also .zst, or its binary form")
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
-    parser.add_argument("--start-from", type=Path, help="model directory: its weights")
+    parser.add_argument("--start-from", type=Path, help="model directory, not larger: its weights")
     parser.add_argument("--supervised", type=int, default=50_000, help="updates of the first phase")
     parser.add_argument("--unrolled", type=int, default=5_000, help="updates of the second phase")
     parser.add_argument("--learning-rate", type=float, default=0.001, help="at its highest")
@@ -175,7 +177,7 @@ def main() -> None:
     if checkpoint is None:
         model = fresh_model(arguments)
         if arguments.start_from is not None:
-            start_from(model, arguments.start_from)
+            start_from(model, arguments.start_from, grow=True)
     else:
         model = load_checkpoint(checkpoint, make_turn_based_env(ChessEnv, 1, arguments.seed))
     arguments.out.mkdir(parents=True, exist_ok=True)

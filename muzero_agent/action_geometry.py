@@ -53,6 +53,16 @@ def chess_planes() -> Tensor:
     return planes
 
 
+def chess_squares() -> Tensor:
+    """Of each action of chess 64 * from + to, squares counted from a8 row by row: int64 [4672].
+
+    Actions that lead off the board stay where they are.
+    """
+    planes = chess_planes().flatten(2)
+    source, target = planes[:, 0].argmax(1), planes[:, 1].argmax(1)
+    return 64 * source + torch.where(planes[:, 1].any(1), target, source)
+
+
 def chess_logits(planes: Tensor) -> Tensor:
     """Logits of the actions of chess [B, 4672] from planes [B, 73, 8, 8], rank 8 above."""
     return planes.flip(2).permute(0, 3, 2, 1).flatten(1)

@@ -11,8 +11,10 @@ from muzero_agent.action_geometry import (
     action_planes,
     chess_logits,
     chess_planes,
+    chess_squares,
     number_planes,
 )
+from muzero_agent.chess_attacks import ATTACK_PLANES, ChessAttacks
 from muzero_agent.networks import MuZeroNetwork, Obs, RunningNorm, scale_min_max, zero_linear
 from muzero_agent.outline import constant
 
@@ -70,9 +72,17 @@ def _downsampled(side: int) -> int:
 
 
 class _ChessHead(nn.Module):
-    """Logits of the actions of chess, told as planes by the squares that pieces leave."""
+    """Logits of the actions of chess, told as planes by the squares that pieces leave.
 
-    def __init__(self, channels: int) -> None:
+    :param attention: width of queries and keys; 0: there are none. To the logit of a move comes
+        the product of the query of the square that a piece leaves and the key of the one it goes
+        to, which lie far apart for convolutions (the attention policy of Leela Chess Zero: Monroe
+        and Chalmers 2024, arXiv 2409.12272)
+    """
+
+    squares: Tensor  # int64 [A]: 64 * from + to, of a move that leads off the board from + from
+
+    def __init__(self, channels: int, attention: int) -> None:
         super().__init__()
         self.planes = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
@@ -82,9 +92,23 @@ class _ChessHead(nn.Module):
         )
         nn.init.zeros_(self.planes[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.planes[-1].bias)  # type: ignore[arg-type]
+        self.attention = attention
+        if attention:
+            self.queries = nn.Conv2d(channels, attention, 1)
+            self.keys = nn.Conv2d(channels, attention, 1)
+            nn.init.zeros_(self.queries.weight)
+            assert self.queries.bias is not None
+            nn.init.zeros_(self.queries.bias)
+            squares = constant((CHESS_ACTIONS,), chess_squares)
+            self.register_buffer("squares", squares.long(), persistent=False)
 
     def forward(self, latent: Tensor) -> Tensor:
-        return chess_logits(self.planes(latent))
+        logits: Tensor = chess_logits(self.planes(latent))
+        if not self.attention:
+            return logits
+        queries, keys = self.queries(latent).flatten(2), self.keys(latent).flatten(2)
+        products: Tensor = queries.mT @ keys * self.attention**-0.5  # [B, from, to]
+        return torch.add(logits, products.flatten(1).index_select(1, self.squares))
 
 
 class ResNet(MuZeroNetwork):
@@ -101,6 +125,10 @@ class ResNet(MuZeroNetwork):
     :param actions: "auto": what an action is on the board is seen by how many there are. "chess":
         they are those of `adapters.envs.chess`; g sees from where a piece goes where, and f tells
         them as planes (AlphaZero, arXiv 1712.01815, table S2)
+    :param attacks: h sees, beside the observations of chess, which squares are attacked; see
+        `chess_attacks`
+    :param policy_attention: width of queries and keys of squares that tell the moves of chess
+        between them, beside planes; 0: planes alone
     :param flip_latent: g turns the latent upside down once the action is in it. For games whose
         observations are turned with each move, so that the player to move is always below, as in
         chess: else h has to carry both views, since convolutions do not reach across the board
@@ -125,6 +153,8 @@ class ResNet(MuZeroNetwork):
         num_blocks: int = 1,
         dynamics_blocks: int | None = None,
         actions: str = "auto",
+        attacks: bool = False,
+        policy_attention: int = 0,
         flip_latent: bool = False,
         downsample: bool = False,
         head_width: int = 64,
@@ -136,8 +166,10 @@ class ResNet(MuZeroNetwork):
         super().__init__(num_actions, support_bound, support_size)
         # A batch of one, since memory formats are of four dimensions.
         self.running_norm = RunningNorm(1, *image_shape, clip=5.0) if normalize_pixels else None
+        self.attacks = ChessAttacks() if attacks else None
+        seen = image_shape[0] + (ATTACK_PLANES if attacks else 0)
         self.encoder = nn.Sequential(
-            (_downsample if downsample else _stem)(image_shape[0], channels),
+            (_downsample if downsample else _stem)(seen, channels),
             _blocks(channels, num_blocks),
         )
         self.flip_latent = flip_latent
@@ -151,6 +183,15 @@ class ResNet(MuZeroNetwork):
             raise ValueError(
                 f"actions='chess': they are {CHESS_ACTIONS} on 8 x 8 squares, and here "
                 f"{num_actions} on {height} x {width}"
+            )
+        if attacks and not (chess and image_shape[0] == 111):
+            raise ValueError(
+                "attacks=True: they are seen in the 111 planes of chess, with actions='chess'; "
+                f"here are {image_shape[0]} planes, and actions={actions!r}"
+            )
+        if policy_attention and not (chess and policy_attention > 0):
+            raise ValueError(
+                f"policy_attention={policy_attention}: give a positive width, and actions='chess'"
             )
         # A latent of pixels is no board, whatever its size.
         number = number_planes if downsample else action_planes
@@ -169,7 +210,9 @@ class ResNet(MuZeroNetwork):
         self.reward_head = self._head(channels, cells, head_width, self.support.size)
         self.value_head = self._head(channels, cells, head_width, self.support.size)
         self.policy_head = (
-            _ChessHead(channels) if chess else self._head(channels, cells, head_width, num_actions)
+            _ChessHead(channels, policy_attention)
+            if chess
+            else self._head(channels, cells, head_width, num_actions)
         )
         self.projector = nn.Sequential(
             nn.Flatten(),
@@ -207,9 +250,10 @@ class ResNet(MuZeroNetwork):
 
     def representation(self, obs: Obs) -> Tensor:
         assert isinstance(obs, Tensor)
-        if self.running_norm is not None:
-            obs = self.running_norm(obs)
-        return scale_min_max(self.encoder(obs))
+        seen = obs if self.running_norm is None else self.running_norm(obs)
+        if self.attacks is not None:
+            seen = torch.cat((seen, self.attacks(obs)), 1)
+        return scale_min_max(self.encoder(seen))
 
     @torch.no_grad()
     def observe(self, obs: Obs) -> None:

@@ -26,6 +26,7 @@ from muzero_agent.checkpoints import (
     save_checkpoint,
     sync,
 )
+from muzero_agent.growth import grown
 from muzero_agent.hyperparams import OWN_FILE, load_hyperparams, make_env
 from muzero_agent.machine import LIBRARIES, machine, versions
 from muzero_agent.muzero import MuZero
@@ -281,16 +282,19 @@ def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
     return model
 
 
-def start_from(model: MuZero, source: Path) -> None:
+def start_from(model: MuZero, source: Path, *, grow: bool = False) -> None:
     """Give a model the weights of a model directory.
 
     Layers that play no part in playing may differ, and stay as they are then: another loss may be
     added.
 
+    :param grow: the model's network may be a larger one; see `growth`
     :raises ValueError: if its networks have other shapes than the model's
     """
     known = zoo.load(source, device=model.device).policy.state_dict()
     own = model.policy.state_dict()
+    if grow:
+        known = grown(own, known)
     spare = tuple(layer for layers in TRAINED_BY.values() for layer in layers)
     fresh = {
         name

@@ -38,7 +38,11 @@ TABLE = [
     Row(1, ("augmentation",), ("numpy",)),
     Row(0, ("outline",), ("torch",)),
     Row(0, ("machine", "commands"), ()),
-    Row(1, ("action_geometry", "categorical", "networks", "resnet"), ("numpy", "torch")),
+    Row(
+        1,
+        ("action_geometry", "categorical", "chess_attacks", "networks", "resnet"),
+        ("numpy", "torch"),
+    ),
     Row(1, ("adapters.envs",), GYM, only=("types",)),
     Row(
         1,
@@ -68,7 +72,7 @@ TABLE = [
     Row(1, ("observations",), ("numpy",)),
     Row(1, ("frames",), GYM),
     Row(1, ("batch",), ("numpy", "torch")),
-    Row(1, ("optimizers",), ("torch",)),
+    Row(1, ("growth", "optimizers"), ("torch",)),
     Row(1, ("actions",), GYM),
     Row(3, ("archive",), ("stable_baselines3",)),
     Row(4, ("reanalyse",), ("numpy", "torch")),
