@@ -74,7 +74,7 @@ def _downsampled(side: int) -> int:
 class _ChessHead(nn.Module):
     """Logits of the actions of chess, told as planes by the squares that pieces leave.
 
-    :param attention: width of queries and keys; 0: there are none. To the logit of a move comes
+    :param attention: width of queries and keys; None: there are none. To the logit of a move comes
         the product of the query of the square that a piece leaves and the key of the one it goes
         to, which lie far apart for convolutions (the attention policy of Leela Chess Zero: Monroe
         and Chalmers 2024, arXiv 2409.12272)
@@ -82,7 +82,7 @@ class _ChessHead(nn.Module):
 
     squares: Tensor  # int64 [A]: 64 * from + to, of a move that leads off the board from + from
 
-    def __init__(self, channels: int, attention: int) -> None:
+    def __init__(self, channels: int, attention: int | None) -> None:
         super().__init__()
         self.planes = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
@@ -93,7 +93,7 @@ class _ChessHead(nn.Module):
         nn.init.zeros_(self.planes[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.planes[-1].bias)  # type: ignore[arg-type]
         self.attention = attention
-        if attention:
+        if attention is not None:
             self.queries = nn.Conv2d(channels, attention, 1)
             self.keys = nn.Conv2d(channels, attention, 1)
             nn.init.zeros_(self.queries.weight)
@@ -104,7 +104,7 @@ class _ChessHead(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         logits: Tensor = chess_logits(self.planes(latent))
-        if not self.attention:
+        if self.attention is None:
             return logits
         queries, keys = self.queries(latent).flatten(2), self.keys(latent).flatten(2)
         products: Tensor = queries.mT @ keys * self.attention**-0.5  # [B, from, to]
@@ -128,7 +128,7 @@ class ResNet(MuZeroNetwork):
     :param attacks: h sees, beside the observations of chess, which squares are attacked; see
         `chess_attacks`
     :param policy_attention: width of queries and keys of squares that tell the moves of chess
-        between them, beside planes; 0: planes alone
+        between them, beside planes; None: planes alone
     :param flip_latent: g turns the latent upside down once the action is in it. For games whose
         observations are turned with each move, so that the player to move is always below, as in
         chess: else h has to carry both views, since convolutions do not reach across the board
@@ -154,7 +154,7 @@ class ResNet(MuZeroNetwork):
         dynamics_blocks: int | None = None,
         actions: str = "auto",
         attacks: bool = False,
-        policy_attention: int = 0,
+        policy_attention: int | None = None,
         flip_latent: bool = False,
         downsample: bool = False,
         head_width: int = 64,
@@ -189,7 +189,7 @@ class ResNet(MuZeroNetwork):
                 "attacks=True: they are seen in the 111 planes of chess, with actions='chess'; "
                 f"here are {image_shape[0]} planes, and actions={actions!r}"
             )
-        if policy_attention and not (chess and policy_attention > 0):
+        if policy_attention is not None and not (chess and policy_attention > 0):
             raise ValueError(
                 f"policy_attention={policy_attention}: give a positive width, and actions='chess'"
             )
