@@ -5,7 +5,8 @@
 Games are PGN whose comments tell an engine's opinion of each position, as `muzero-agent chess
 generate` writes them. First policy and value alone are learned, at a quarter of the cost; then the
 dynamics alone, by unrolled steps. A run that ended before its time, or was ended by --minutes, goes
-on by the same command from its last checkpoint. What comes out is a model directory, `model` in
+on by the same command from its last checkpoint; --start-from begins with the weights of a model,
+which may be smaller: then with what that computes. What comes out is a model directory, `model` in
 --out, which `muzero-agent zoo pack` measures, and `held_out.csv`: how well it tells the labels of
 the last 2% of the games of each file, from which nothing is learned.
 """

@@ -66,7 +66,7 @@ def run(
 def test_a_run_that_was_ended_goes_on(
     games: Path, tmp_path: Path, program: Callable[[str], str], run: Callable[..., str]
 ) -> None:
-    """And what was learned in the end can be measured."""
+    """And what was learned can be measured in the end, and go on in a larger network."""
     script = "examples/chess_from_games.py"
     arguments: list[str | Path] = [
         games, "--out", tmp_path / "run", "--supervised", "4", "--unrolled", "2", "--every", "2",
@@ -101,6 +101,7 @@ def test_a_run_that_was_ended_goes_on(
     further = run(
         script, games, "--out", tmp_path / "further", "--start-from", tmp_path / "run" / "model",
         "--supervised", "1", "--unrolled", "0", "--learning-rate", "0", "--threads", "1", *SMALL,
+        "--blocks", "2", "--dynamics-blocks", "2",
     )  # fmt: skip
     assert "from update 0" in further
     taken = zoo.load(tmp_path / "further" / "model")
