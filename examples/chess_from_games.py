@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--latent-coef", type=float, default=2.0, help="of the second phase")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=6)
-    parser.add_argument("--dynamics-blocks", type=int, default=2)
+    parser.add_argument("--dynamics-blocks", type=int, default=4)
     parser.add_argument("--softness", type=float, default=50.0, help="centipawns")
     parser.add_argument("--smoothing", type=float, default=0.75, help="of value targets, in atoms")
     parser.add_argument("--bfloat16", action="store_true", help="for processors quick at it")
