@@ -45,7 +45,7 @@ def attacked(board: chess.Board) -> Tensor:
 
 
 def positions() -> list[chess.Board]:
-    """Of random games; en passant is possible in some, with a pawn whose attack depends on it."""
+    """Of random games; in some a pawn has just gone two squares, and is shown elsewhere."""
     rng = random.Random(0)
     found = []
     for _ in range(10):
@@ -71,7 +71,7 @@ def test_attacks_are_those_of_the_rules(bfloat16: bool) -> None:
 
 
 def test_squares_are_those_of_the_moves() -> None:
-    """For White, of whom a8 is above; one action is a move that no piece of the board makes."""
+    """For White; an action that leads off the board stays on the square that it leaves."""
     squares = chess_squares()
     board = chess.Board.empty()
     off = 0
