@@ -123,6 +123,23 @@ def test_a_whole_dialogue(model: Path) -> None:
         assert process.stderr.read() == b""
 
 
+def test_a_new_game_is_a_matter_of_milliseconds(model: Path) -> None:
+    """Though memory is collected then: it would be 0.3 s with all the modules looked through."""
+    with start(model) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"uci\nisready\n")
+        process.stdin.flush()
+        while process.stdout.readline() != b"readyok\n":
+            pass
+        began = time.monotonic()
+        process.stdin.write(b"ucinewgame\n" * 100 + b"isready\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"readyok\n"
+        assert time.monotonic() - began < 10  # 30 s otherwise
+        process.communicate(b"quit\n", timeout=10)
+
+
 @pytest.mark.parametrize(
     "said",
     [
