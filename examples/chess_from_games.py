@@ -6,9 +6,11 @@ Games are PGN whose comments tell an engine's opinion of each position, as `muze
 generate` writes them. First policy and value alone are learned, at a quarter of the cost; then the
 dynamics alone, by unrolled steps. A run that ended before its time, or was ended by --minutes, goes
 on by the same command from its last checkpoint; --start-from begins with the weights of a model,
-which may be smaller: then with what that computes. What comes out is a model directory, `model` in
---out, which `muzero-agent zoo pack` measures, and `held_out.csv`: how well it tells the labels of
-the last 2% of the games of each file, from which nothing is learned.
+which may be smaller: then with what that computes; --policy-from takes policy and value from
+another one, so that one run learns them and another the dynamics, and both are put together. What
+comes out is a model directory, `model` in --out, which `muzero-agent zoo pack` measures, and
+`held_out.csv`: how well it tells the labels of the last 2% of the games of each file, from which
+nothing is learned.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ from muzero_agent.checkpoints import (
 from muzero_agent.datasets.chess_games import ChessGames, agreement
 from muzero_agent.machine import machine
 from muzero_agent.optimizers import Muon
-from muzero_agent.resnet import ResNet
 from muzero_agent.training import make_card, start_from
 
 WARM_UP = 200  # updates in which the learning rate rises
 DECAY = 0.4  # share of the first phase in which it falls
+FIRST = ("encoder", "policy_head", "value_head")  # what the first phase learns
 
 
 def schedule(peak: float, begin: int, end: int, falling: int) -> Callable[[float], float]:
@@ -61,10 +63,8 @@ def schedule(peak: float, begin: int, end: int, falling: int) -> Callable[[float
 
 def learn_dynamics_alone(model: MuZero) -> None:
     """What the first phase learned stays as it is: an engine that knows the rules plays by it."""
-    network = model.policy.network
-    assert isinstance(network, ResNet)
-    for part in (network.encoder, network.policy_head, network.value_head):
-        part.requires_grad_(False)
+    for part in FIRST:
+        model.policy.network.get_submodule(part).requires_grad_(False)
 
 
 class HeldOut(BaseCallback):
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("games", type=Path, nargs="+", help="PGN, also .zst, or its binary form")
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
     parser.add_argument("--start-from", type=Path, help="model directory, not larger: its weights")
+    parser.add_argument("--policy-from", type=Path, help="then those of another, but the dynamics")
     parser.add_argument("--supervised", type=int, default=50_000, help="updates of the first phase")
     parser.add_argument("--unrolled", type=int, default=5_000, help="updates of the second phase")
     parser.add_argument("--learning-rate", type=float, default=0.001, help="at its highest")
@@ -179,6 +180,8 @@ def main() -> None:
         model = fresh_model(arguments)
         if arguments.start_from is not None:
             start_from(model, arguments.start_from, grow=True)
+        if arguments.policy_from is not None:
+            start_from(model, arguments.policy_from, grow=True, parts=FIRST)
     else:
         model = load_checkpoint(checkpoint, make_turn_based_env(ChessEnv, 1, arguments.seed))
     arguments.out.mkdir(parents=True, exist_ok=True)

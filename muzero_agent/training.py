@@ -282,19 +282,25 @@ def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
     return model
 
 
-def start_from(model: MuZero, source: Path, *, grow: bool = False) -> None:
+def start_from(
+    model: MuZero, source: Path, *, grow: bool = False, parts: tuple[str, ...] | None = None
+) -> None:
     """Give a model the weights of a model directory.
 
     Layers that play no part in playing may differ, and stay as they are then: another loss may be
     added.
 
     :param grow: the model's network may be a larger one; see `growth`
+    :param parts: of the network, such as "encoder", that are taken; all of them otherwise
     :raises ValueError: if its networks have other shapes than the model's
     """
     known = zoo.load(source, device=model.device).policy.state_dict()
     own = model.policy.state_dict()
     if grow:
         known = grown(own, known)
+    if parts is not None:
+        of = {name: name.partition(".")[2].partition(".")[0] for name in known}
+        known = own | {name: weights for name, weights in known.items() if of[name] in parts}
     spare = tuple(layer for layers in TRAINED_BY.values() for layer in layers)
     fresh = {
         name

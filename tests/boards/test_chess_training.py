@@ -21,6 +21,7 @@ from muzero_agent import zoo
 from muzero_agent.adapters.envs.chess import ChessEnv
 from muzero_agent.adapters.envs.pettingzoo import make_turn_based_env
 from muzero_agent.checkpoints import load_checkpoint
+from muzero_agent.training import start_from
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--channels", "8", "--blocks", "1", "--dynamics-blocks", "1", "--batch-size", "8"]
@@ -111,6 +112,18 @@ def test_a_run_that_was_ended_goes_on(
         model.policy.evaluate(seen).prior_logits,
         atol=1e-4,
     )
+
+    other, known = zoo.load(tmp_path / "run" / "model"), model.policy.state_dict()
+    with torch.no_grad():
+        for weight in other.policy.parameters():
+            weight += 1
+    start_from(other, tmp_path / "run" / "model", parts=("encoder", "policy_head"))
+    taken_parts = {
+        name.split(".")[1]
+        for name, weight in other.policy.named_parameters()
+        if torch.equal(weight, known[name])
+    }
+    assert taken_parts == {"encoder", "policy_head"}
 
     shown = run(
         "benchmarks/chess_latent.py", tmp_path / "run" / "model", games, "--positions", "12",
