@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
+from io import BytesIO
 from typing import Any
 
 import gymnasium as gym
@@ -36,16 +38,22 @@ class Recorder(gym.Env[NDArray[np.float32], np.int64]):
         return np.ones(1, np.float32), float(action == 2), len(self.taken) % 10 == 0, False, {}
 
 
-def learned(**settings: Any) -> tuple[Recorder, MuZero]:
-    """An agent that knows what pays, before it is asked to explore."""
+@cache
+def saved(search: str) -> bytes:
+    """An agent that knows what pays."""
+    model = MuZero(
+        "MlpPolicy", Recorder(), search=search, learning_starts=64, batch_size=64,
+        num_simulations=8, learning_rate=3e-3, reanalyse_ratio=8, target_decay=0.9,
+        policy_kwargs={"net_arch": [32]}, seed=0,
+    ).learn(400)  # fmt: skip
+    model.save(file := BytesIO())
+    return file.getvalue()
+
+
+def learned(search: str = "gumbel", **settings: Any) -> tuple[Recorder, MuZero]:
+    """It, before it is asked to explore; its replay is empty."""
     env = Recorder()
-    arguments: dict[str, Any] = {
-        "learning_starts": 64, "batch_size": 64, "num_simulations": 8, "learning_rate": 3e-3,
-        "reanalyse_ratio": 8, "target_decay": 0.9, "policy_kwargs": {"net_arch": [32]}, "seed": 0,
-    }  # fmt: skip
-    model = MuZero("MlpPolicy", env, **arguments | settings).learn(400)
-    env.taken.clear()
-    return env, model
+    return env, MuZero.load(BytesIO(saved(search)), env, **settings)
 
 
 @pytest.mark.parametrize("search", ["gumbel", "puct"])
@@ -154,6 +162,8 @@ def test_nothing_is_repeated_beyond_a_reset() -> None:
 
 def test_what_is_being_repeated_goes_on_in_the_next_learn() -> None:
     env, model = learned(exploration_rate=1e-9, temperature=0.0)
+    model.learn(10, reset_num_timesteps=False)
+    env.taken.clear()
     model._exploration.left[:], model._exploration.action[:] = 3, 1
     model.learn(8, reset_num_timesteps=False)
     assert env.taken == [1, 1, 1, 2, 2, 2, 2, 2]
@@ -185,7 +195,7 @@ def test_learning_repeats_actions_within_episodes() -> None:
     env, model = learned(exploration_rate=0.0, temperature=0.0)
     model.exploration_rate, model.exploration_length = 1.0, 1_000
     model.num_simulations, model.gradient_steps = 1, 1  # they do not matter here
-    model.learn(4_000, reset_num_timesteps=False)
+    model.learn(2_000, reset_num_timesteps=False)
     taken = np.array(env.taken).reshape(-1, 10)
     within, across = taken[:, 1:] == taken[:, :-1], taken[1:, 0] == taken[:-1, -1]
     assert within.mean() > 0.5  # 0.25 if each was drawn alone

@@ -80,7 +80,7 @@ def test_cold_start_without_a_place_for_the_cache(tmp_path: Path) -> None:
     assert out.splitlines() == ["5", "5", "['RuntimeWarning']", "True", "True"]
 
 
-@pytest.mark.parametrize("first", ["None", "4"])
+@pytest.mark.parametrize("first", [pytest.param("None", marks=pytest.mark.slow), "4"])
 def test_caches_of_different_processes_do_not_mix(first: str, tmp_path: Path) -> None:
     """Two searches that share code with variants, each compiled by a process of its own, and then
     both loaded by a third, in either order: nodes keep all of their actions, or 4."""
