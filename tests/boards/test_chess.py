@@ -24,6 +24,7 @@ from muzero_agent.matches import play_match
 from muzero_agent.play import board_text
 from muzero_agent.players import ModelPlayer, RandomPlayer
 
+
 def play(env: ChessEnv, moves: str) -> tuple[Any, float, bool]:
     """The last step of moves in UCI's notation."""
     for move in moves.split():
