@@ -284,12 +284,15 @@ def test_what_is_known_is_told_before_the_stop(
 
 
 def test_pondering_holds_the_move_until_the_ponderhit(host: Host) -> None:
-    host.say("position startpos moves e2e4", "go ponder wtime 300 btime 300")
-    assert not any(line.startswith("bestmove") for line in host.quiet(0.6))
-    asked = time.monotonic()
-    host.say("ponderhit")
-    host.expect("bestmove .*")
-    assert time.monotonic() - asked < 0.5
+    waits = []
+    for _ in range(3):
+        host.say("position startpos moves e2e4", "go ponder wtime 300 btime 300")
+        assert not any(line.startswith("bestmove") for line in host.quiet(0.6))
+        asked = time.monotonic()
+        host.say("ponderhit")
+        host.expect("bestmove .*")
+        waits.append(time.monotonic() - asked)
+    assert min(waits) < 0.3  # other programs run beside the tests
     host.say("go ponder wtime 1000 btime 1000")
     host.quiet(0.1)
     host.say("stop")
@@ -297,12 +300,15 @@ def test_pondering_holds_the_move_until_the_ponderhit(host: Host) -> None:
 
 
 def test_a_stray_ponderhit_does_not_start_the_clock_again(host: Host) -> None:
-    began = time.monotonic()
-    host.say("position startpos", "go movetime 600")
-    host.quiet(0.4)
-    host.say("ponderhit")
-    host.expect("bestmove .*")
-    assert time.monotonic() - began < 0.9
+    waits = []
+    for _ in range(3):
+        began = time.monotonic()
+        host.say("position startpos", "go movetime 600")
+        host.quiet(0.4)
+        host.say("ponderhit")
+        host.expect("bestmove .*")
+        waits.append(time.monotonic() - began)
+    assert min(waits) < 0.9  # 1 s if it did
 
 
 def test_a_search_that_fails_costs_its_tree_alone(host: Host) -> None:
@@ -411,12 +417,15 @@ def test_a_mate_in_one_is_told_and_ends_the_search(host: Host) -> None:
     ],
 )
 def test_the_clock_is_kept(host: Host, arguments: str, least: float, most: float) -> None:
-    host.say("position startpos", "isready")
-    host.expect("readyok")
-    began = time.monotonic()
-    _, lines = host.go(arguments)
-    assert least <= time.monotonic() - began <= most + 0.1  # other programs run beside the tests
-    check_lines(lines, chess.Board())
+    waits: list[float] = []
+    while not waits or (waits[-1] > most and len(waits) < 3):  # other programs run beside the tests
+        host.say("position startpos", "isready")
+        host.expect("readyok")
+        began = time.monotonic()
+        _, lines = host.go(arguments)
+        waits.append(time.monotonic() - began)
+        check_lines(lines, chess.Board())
+    assert least <= min(waits) <= most, waits
 
 
 @pytest.mark.parametrize(
