@@ -91,13 +91,23 @@ class RulesModel(Generic[State]):
     def plant(self, states: Sequence[State]) -> RootOutput:
         """Begin with these states, a root each; even where a game counts as over its moves count.
 
+        Where the network expects more than a draw, moves that draw at once come last: in searches
+        of few visits nothing else would tell that, say, a position is repeated for the third time.
+
         :raises ValueError: for a state without legal moves
         """
         self.states = list(states)
         legal = [self.rules.legal(state) for state in states]
         if not all(legal):
             raise ValueError(f"state {legal.index([])} has no legal move: the game is over there")
-        return self._evaluated(states, legal)
+        root = self._evaluated(states, legal)
+        for row, state in enumerate(states):
+            if root.value[row] > 0:
+                draws = [
+                    a for a in legal[row] if self.rules.outcome(self.rules.play(state, a)) == 0
+                ]
+                root.prior_logits[row, draws] = root.prior_logits[row, legal[row]].min() - _CERTAIN
+        return root
 
     def step(self, parents: Sequence[int], actions: Sequence[int]) -> RecurrentOutput:
         """Play a move in each of n states, and add the states behind them.

@@ -15,7 +15,7 @@ from muzero_agent.adapters.envs.chess import ChessEnv, action_of, legal_actions,
 from muzero_agent.adapters.envs.chess_rules import ChessRules, ChessState, _checks
 from muzero_agent.adapters.envs.games import ConnectFour, TicTacToe, winning_actions
 from muzero_agent.adapters.envs.go_rules import GoRules
-from muzero_agent.rules_planner import RulesModel, RulesPlanner
+from muzero_agent.rules_planner import EvaluationCache, RulesModel, RulesPlanner
 from muzero_agent.types import RootOutput, Rules
 
 MATES = [  # in one
@@ -158,6 +158,30 @@ def test_where_a_game_is_drawn_but_not_stopped_a_legal_move_is_found(chess_model
     plan = chess_model.plan(state, planner=RulesPlanner(rules))
     assert plan.action[0] in rules.legal(state)
     assert plan.value[0] == pytest.approx(0, abs=0.2)
+
+
+@pytest.mark.parametrize("value", [0.5, -0.5])
+def test_who_expects_more_than_a_draw_does_not_repeat(value: float) -> None:
+    """With knights that went forth and back, the third time draws, which the policy likes best."""
+    rules = ChessRules()
+    state = rules.initial()
+    for move in ["g1f3", "g8f6", "f3g1", "f6g8", "g1f3", "g8f6", "f3g1"]:
+        state = rules.play_move(state, chess.Move.from_uci(move))
+    draw = action_of(chess.Move.from_uci("f6g8"), chess.BLACK)
+    assert rules.outcome(rules.play(state, draw)) == 0
+    logits = np.zeros((1, rules.num_actions), np.float32)
+    logits[0, draw] = 3.0
+    said = RootOutput(logits, np.array([value], np.float32))
+    model = RulesModel(rules, lambda _: said, EvaluationCache(10))
+    for _ in range(2):  # the second time from the cache
+        found = model.plant([state]).prior_logits[0]
+        legal = rules.legal(state)
+        others = [action for action in legal if action != draw]
+        assert (found[others] == 0).all()
+        if value > 0:
+            assert found[draw] < -10
+        else:
+            assert found[draw] == 3
 
 
 @pytest.mark.parametrize("planner", ["rules", ConnectFour(), RulesPlanner])
