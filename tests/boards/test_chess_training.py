@@ -116,7 +116,7 @@ def test_a_run_that_was_ended_goes_on(
     other, known = zoo.load(tmp_path / "run" / "model"), model.policy.state_dict()
     with torch.no_grad():
         for weight in other.policy.parameters():
-            weight += 1
+            weight.add_(1)
     start_from(other, tmp_path / "run" / "model", parts=("encoder", "policy_head"))
     taken_parts = {
         name.split(".")[1]
