@@ -29,6 +29,16 @@ def start(model: Path, **kwargs: object) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+def ask(process: subprocess.Popen[bytes], said: bytes, answer: bytes) -> None:
+    """Say this, and read up to the answer."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(said)
+    process.stdin.flush()
+    while (line := process.stdout.readline()) != answer:
+        assert line  # nothing: it ended
+
+
 def test_the_greeting_comes_before_anything_heavy(model: Path) -> None:
     script = f"""
         import sys
@@ -126,16 +136,9 @@ def test_a_whole_dialogue(model: Path) -> None:
 def test_a_new_game_is_a_matter_of_milliseconds(model: Path) -> None:
     """Though memory is collected then: it would be 0.3 s with all the modules looked through."""
     with start(model) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b"uci\nisready\n")
-        process.stdin.flush()
-        while process.stdout.readline() != b"readyok\n":
-            pass
+        ask(process, b"uci\nisready\n", b"readyok\n")
         began = time.monotonic()
-        process.stdin.write(b"ucinewgame\n" * 100 + b"isready\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == b"readyok\n"
+        ask(process, b"ucinewgame\n" * 100 + b"isready\n", b"readyok\n")
         assert time.monotonic() - began < 10  # 30 s otherwise
         process.communicate(b"quit\n", timeout=10)
 
@@ -166,15 +169,9 @@ def test_interrupts_and_broken_pipes_do_not_matter(model: Path) -> None:
     with start(model) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(b"uci\n")
-        process.stdin.flush()
-        while process.stdout.readline() != b"uciok\n":
-            pass
+        ask(process, b"uci\n", b"uciok\n")
         process.send_signal(signal.SIGINT)
-        process.stdin.write(b"isready\n")
-        process.stdin.flush()
-        while process.stdout.readline() != b"readyok\n":
-            pass
+        ask(process, b"isready\n", b"readyok\n")
         process.stdout.close()  # nobody listens any more
         process.stdin.write(b"go nodes 5\nisready\nquit\n")
         process.stdin.close()
