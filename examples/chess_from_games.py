@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("games", type=Path, nargs="+", help="PGN, also .zst, or its binary form")
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
     parser.add_argument("--start-from", type=Path, help="model directory, not larger: its weights")
-    parser.add_argument("--policy-from", type=Path, help="then those of another, but the dynamics")
+    parser.add_argument("--policy-from", type=Path, help="another one: its policy and value")
     parser.add_argument("--supervised", type=int, default=50_000, help="updates of the first phase")
     parser.add_argument("--unrolled", type=int, default=5_000, help="updates of the second phase")
     parser.add_argument("--learning-rate", type=float, default=0.001, help="at its highest")

@@ -299,8 +299,8 @@ def start_from(
     if grow:
         known = grown(own, known)
     if parts is not None:
-        of = {name: name.partition(".")[2].partition(".")[0] for name in known}
-        known = own | {name: weights for name, weights in known.items() if of[name] in parts}
+        part_of = {name: name.partition(".")[2].partition(".")[0] for name in known}
+        known = own | {name: weights for name, weights in known.items() if part_of[name] in parts}
     spare = tuple(layer for layers in TRAINED_BY.values() for layer in layers)
     fresh = {
         name
@@ -311,7 +311,7 @@ def start_from(
     other = sorted(name for name in fresh if not name.partition(".")[2].startswith(spare))
     if other:
         raise ValueError(
-            f"--start-from {source}: its networks have other shapes than this run's "
+            f"{source}: its networks have other shapes than this run's "
             f"({other[0]}): give the settings that it was made with, see its config.json"
         )
     model.policy.load_state_dict(own | {n: x for n, x in known.items() if n not in fresh})

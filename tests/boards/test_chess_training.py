@@ -101,7 +101,8 @@ def test_a_run_that_was_ended_goes_on(
 
     further = run(
         script, games, "--out", tmp_path / "further", "--start-from", tmp_path / "run" / "model",
-        "--supervised", "1", "--unrolled", "0", "--learning-rate", "0", "--threads", "1", *SMALL,
+        "--policy-from", tmp_path / "run" / "model", "--supervised", "1", "--unrolled", "0",
+        "--learning-rate", "0", "--threads", "1", *SMALL,
         "--blocks", "2", "--dynamics-blocks", "2",
     )  # fmt: skip
     assert "from update 0" in further
