@@ -1,4 +1,4 @@
-"""README tells the truth: its Python runs, and the commands and files it names exist."""
+"""README and docs tell the truth: README's Python runs, and commands and files they name exist."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from muzero_agent.cli_zoo import in_short
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,12 +33,23 @@ def test_make_targets_exist() -> None:
     assert {"demo", "test"} <= named <= targets
 
 
-def test_named_files_exist() -> None:
-    text = README.read_text(encoding="utf-8")
-    named = set(re.findall(r"\b(?:benchmarks|examples|docs|tests)/[\w/.-]*\w", text))
-    named |= set(re.findall(r"\]\(([^)#:]+)\)", text))
-    assert named
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_files_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    links = set(re.findall(r"\]\(([^)#:]+)[#)]", text))
+    named = set(re.findall(r"(?<![\w/.])(?:benchmarks|examples|docs|tests)/[\w/.-]*\w", text))
+    assert links | named
+    assert [name for name in sorted(links) if not (document.parent / name).exists()] == []
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_linked_sections_exist(document: Path) -> None:
+    for name, section in re.findall(r"\]\(([^):]*)#([^)]+)\)", document.read_text(encoding="utf-8")):
+        target = document.parent / name if name else document
+        titles = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+        assert section in anchors, f"{document.name} links to {name}#{section}"
 
 
 def test_the_table_of_models_is_that_of_their_cards() -> None:
