@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--unroll-steps", type=int, default=2, help="in the second phase")
     parser.add_argument("--latent-coef", type=float, default=2.0, help="of the second phase")
+    parser.add_argument("--excursions", type=float, default=0.5, help="of the second phase")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--dynamics-blocks", type=int, default=4)
@@ -205,6 +206,7 @@ def main() -> None:
                 softness=arguments.softness,
                 value_smoothing=arguments.smoothing,
                 latent_coef=arguments.latent_coef if unroll_steps is None else 0.0,
+                excursions=arguments.excursions if unroll_steps is None else 0.0,
                 bfloat16=arguments.bfloat16,
                 callback=CallbackList([save, look]),
                 progress_bar=True,

@@ -423,6 +423,7 @@ class MuZero(OffPolicyAlgorithm):
         reanalyse_ratio: int = 64,
         value_smoothing: float = 0.0,
         latent_coef: float = 0.0,
+        excursions: float = 0.0,
         bfloat16: bool = False,
         trust: bool = False,
         callback: MaybeCallback = None,
@@ -465,6 +466,9 @@ class MuZero(OffPolicyAlgorithm):
         :param latent_coef: weight of the distance of imagined latents from those of the states that
             followed, see `losses.muzero_loss`: the quickest way to learn g where h stays as it is
             (its parameters do not require gradients)
+        :param excursions: share of the windows of games of chess that leave the game by a random
+            legal move, see `datasets.excursions`: nobody who plays well shows what bad moves lead
+            to
         :param bfloat16: compute the networks in bfloat16, where the processor is quicker at that
         :param trust: whether a file may hold pickles, which run code when loaded
         :param callback: any of SB3's; each update is a step to it
@@ -488,6 +492,7 @@ class MuZero(OffPolicyAlgorithm):
                 reanalyse_ratio=reanalyse_ratio,
                 value_smoothing=value_smoothing,
                 latent_coef=latent_coef,
+                excursions=excursions,
                 bfloat16=bfloat16,
                 trust=trust,
             ),

@@ -48,6 +48,7 @@ class OfflineSettings:
     reanalyse_ratio: int
     value_smoothing: float
     latent_coef: float
+    excursions: float
     bfloat16: bool
     trust: bool
 
@@ -65,6 +66,13 @@ class OfflineSettings:
             raise ValueError(
                 f"latent_coef={self.latent_coef!r}, batch_size={self.batch_size!r}: latents are "
                 "measured by their variance in the batch: give a batch_size of at least 2"
+            )
+        if not 0 <= self.excursions <= 1:
+            raise ValueError(f"excursions={self.excursions!r}: give a share, from 0 to 1")
+        if self.excursions > 0 and self.unroll_steps < 1:
+            raise ValueError(
+                f"excursions={self.excursions!r}, unroll_steps={self.unroll_steps!r}: they are of "
+                "moves that are unrolled: give at least 1 of these"
             )
         for name in ("value_smoothing", "latent_coef"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -226,6 +234,10 @@ def _source(model: MuZero, dataset: Any, settings: OfflineSettings, progress_bar
         return _GamesOfChess(model, games, settings)
     if settings.policy_targets == "candidates":
         raise ValueError('policy_targets="candidates": games of chess alone have scored moves')
+    if settings.excursions > 0:
+        raise ValueError(
+            f"excursions={settings.excursions!r}: of games of chess alone the rules are known"
+        )
     if settings.unroll_steps < 1:
         raise ValueError("unroll_steps=0: give at least 1; games of chess alone do without")
     return _Recorded(model, dataset, settings)
@@ -314,6 +326,7 @@ class _GamesOfChess:
 
     def __init__(self, model: MuZero, games: ChessGames, settings: OfflineSettings) -> None:
         from muzero_agent.datasets.chess_games import ChessBatches
+        from muzero_agent.datasets.excursions import Excursions
 
         if "search" in {*_names(settings.policy_targets), *_names(settings.value_targets)}:
             raise ValueError(
@@ -337,14 +350,19 @@ class _GamesOfChess:
             values=weights,
             temperature=settings.softness,
             max_drop=settings.max_drop,
-            following=compares and settings.unroll_steps > 0,
+            following=settings.unroll_steps > 0 and (compares or settings.excursions > 0),
             device=model.device,
             seed=_seed(model),
+        )
+        self._excursions = Excursions(
+            games, model.policy.evaluate, settings.excursions, seed=_seed(model) + 1
         )
         self._ahead = Prefetched(lambda: self.batches.sample(settings.batch_size), AHEAD)
 
     def sample(self, batch_size: int) -> Batch:
-        return self._ahead.next()
+        batch = self._ahead.next()
+        # Not ahead of time, since the network is asked.
+        return self._excursions.leave(batch) if self._excursions.rate > 0 else batch
 
     def learned(self, batch: Batch, error: torch.Tensor) -> None:
         policy = self.model.policy

@@ -21,6 +21,7 @@ from muzero_agent.adapters.envs.chess import (
     mask_of,
     observe_many,
 )
+from muzero_agent.adapters.envs.chess_rules import ChessState
 from muzero_agent.batch import Batch, Rows
 from muzero_agent.datasets.episodes import Episode
 from muzero_agent.datasets.game_store import GameStore, cached_store
@@ -145,20 +146,24 @@ class ChessGames:
         """Of each row's game."""
         return self._game_column("first_row", rows, 1).astype(np.int64) - 1
 
+    def frames(self, rows: Rows) -> NDArray[np.uint64]:
+        """The positions of rows [B] and the seven before each, the newest first: uint64 [B, 8, 13],
+        zeros where there was none; see `adapters.envs.chess.frame_of`."""
+        first = self._game_column("first_row", rows).astype(np.int64)
+        before = rows.row[:, None] - np.arange(FRAMES)  # [B, 8]
+        store = np.broadcast_to(rows.env[:, None], before.shape)
+        there = Rows(store, np.maximum(before, first[:, None]))
+        frames = self._take("frames", there).astype(np.uint64)
+        frames[before < first[:, None]] = 0
+        return frames
+
     def observations(self, rows: Rows) -> NDArray[np.bool_]:
         """What the players to move see: bool [..., 8, 8, 111], of rows of any shape."""
         flat = Rows(rows.env.ravel(), rows.row.ravel())
-        first = self._game_column("first_row", flat).astype(np.int64)
-        before = flat.row[:, None] - np.arange(FRAMES)  # [B, 8]
-        frames = self._take(
-            "frames",
-            Rows(
-                np.broadcast_to(flat.env[:, None], before.shape), np.maximum(before, first[:, None])
-            ),
-        ).astype(np.uint64)
-        frames[before < first[:, None]] = 0
         state = self._take("state", flat).astype(np.int64)
-        seen = observe_many(frames, (state & 1).astype(np.bool_), state >> 1, self.clock(flat))
+        seen = observe_many(
+            self.frames(flat), (state & 1).astype(np.bool_), state >> 1, self.clock(flat)
+        )
         return seen.reshape(*rows.row.shape, *seen.shape[1:])
 
     def clock(self, rows: Rows) -> NDArray[np.int64]:
@@ -336,6 +341,17 @@ def boards(games: ChessGames, rows: Rows) -> list[chess.Board]:
         board_of(frame, bool(state & 1), state >> 1, clock)
         for frame, state, clock in zip(frames, states, clocks, strict=True)
     ]
+
+
+def states(games: ChessGames, rows: Rows) -> list[ChessState]:
+    """The positions of rows [B], as the rules have them, with what is seen of those before them.
+    That one was there before, they show, but do not count."""
+    found = []
+    for board, frames in zip(boards(games, rows), games.frames(rows), strict=True):
+        state = ChessState(board)
+        state.frames = tuple(frame.tobytes() for frame in frames[frames.any(-1)])
+        found.append(state)
+    return found
 
 
 def agreement(
