@@ -12,7 +12,6 @@ import chess.pgn
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from muzero_agent import MuZero
 from muzero_agent.adapters.envs.chess import (
@@ -26,7 +25,7 @@ from muzero_agent.batch import Batch
 from muzero_agent.datasets import ChessGames
 from muzero_agent.datasets.chess_games import ChessBatches
 from muzero_agent.datasets.excursions import Excursions
-from muzero_agent.types import RootOutput
+from muzero_agent.types import Observation, RootOutput
 
 STEPS = 3
 
@@ -60,15 +59,16 @@ def games(played: list[list[chess.Board]], tmp_path_factory: pytest.TempPathFact
     return ChessGames.open(path, path.parent / "cache")
 
 
-def said(obs: NDArray[Any]) -> RootOutput:
+def said(obs: Observation) -> RootOutput:
     """By a network: another policy and value for each observation, always the same for one."""
+    assert isinstance(obs, np.ndarray)
     seeds = [int(np.packbits(one).astype(np.uint64).sum()) for one in obs]
     logits = [np.random.default_rng(seed).normal(size=NUM_ACTIONS) for seed in seeds]
     values = [np.random.default_rng(seed).uniform(-1, 1) for seed in seeds]
     return RootOutput(np.array(logits, np.float32), np.array(values, np.float32))
 
 
-def indifferent(obs: NDArray[Any]) -> RootOutput:
+def indifferent(obs: Observation) -> RootOutput:
     return RootOutput(np.zeros((len(obs), NUM_ACTIONS), np.float32), np.zeros(len(obs), np.float32))
 
 
