@@ -8,7 +8,10 @@ first move is illegal, how often it is the label's, if it may choose legal ones 
 error, and how far the latent is from h of the position: its squared distance as a share of the
 variance that h has over positions. And in searches of 64 simulations from these positions: the
 share of illegal moves among those that lead from nodes at depth k, and the share of nodes at that
-depth that stand behind an illegal move, of whose moves there is nothing to say.
+depth that stand behind an illegal move, of whose moves there is nothing to say. And behind all
+legal moves of these positions, by the probability that the policy gives them: how far the imagined
+value is from that of h of the position that follows, by its absolute value and on average (below 0
+it takes the move for better than it is), and how often the first legal moves there are the same.
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ from numpy.typing import NDArray
 
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.chess import legal_actions, mask_of, move_of
+from muzero_agent.adapters.envs.chess_rules import ChessRules
 from muzero_agent.batch import Rows
-from muzero_agent.datasets.chess_games import ChessGames, boards, value_of
+from muzero_agent.datasets.chess_games import ChessGames, boards, states, value_of
 from muzero_agent.datasets.pgn import NO_ACTION, UNSCORED
 from muzero_agent.machine import commit, machine
 
@@ -162,6 +166,48 @@ def in_searches(
     ]
 
 
+PROBABLE = (0.1, 0.01, 0.0)  # classes of moves, by the least probability
+
+
+@torch.inference_mode()
+def behind_moves(model: MuZero, games: ChessGames, rows: Rows) -> list[dict[str, float]]:
+    """A row for each class."""
+    network, rules = model.policy.target_network, ChessRules()
+    sums = {least: defaultdict[str, float](float) for least in PROBABLE}
+    for state in states(games, Rows(rows.env[:, 0], rows.row[:, 0])):
+        legal = rules.legal(state)
+        after = [rules.play(state, action) for action in legal]
+        latent = network.representation(model.policy.network_input(rules.observe(state)[None]))
+        logits = network.prediction(latent)[0][0, legal]
+        shares = logits.softmax(0).tolist()
+        imagined, _ = network.dynamics(
+            latent.expand(len(legal), -1, -1, -1), torch.as_tensor(legal)
+        )
+        policies, value_logits = network.prediction(imagined)
+        values = network.support.scalar(value_logits).tolist()
+        told = model.policy.evaluate(np.stack([rules.observe(there) for there in after]))
+        for row, there in enumerate(after):
+            if rules.outcome(there) is None:
+                replies = rules.legal(there)
+                same = told.prior_logits[row, replies].argmax() == policies[row, replies].argmax()
+                error = values[row] - float(told.value[row])
+                found = sums[next(least for least in PROBABLE if shares[row] >= least)]
+                found["moves"] += 1
+                found["error"] += abs(error)
+                found["bias"] += error
+                found["same"] += int(same)
+    return [
+        {
+            "probability_at_least": least,
+            "moves": found["moves"],
+            "value_difference": found["error"] / max(found["moves"], 1),
+            "value_bias": found["bias"] / max(found["moves"], 1),
+            "same_first": found["same"] / max(found["moves"], 1),
+        }
+        for least, found in sums.items()
+    ]
+
+
 def show(rows: list[dict[str, float]]) -> None:
     """As Markdown."""
     print(f"\n| {' | '.join(rows[0])} |\n|{' ---: |' * len(rows[0])}")
@@ -188,6 +234,7 @@ def main() -> None:
     found: dict[str, Any] = {
         "along_play": along_play(model, games, rows),
         "in_searches": in_searches(model, games, some, arguments.simulations),
+        "behind_moves": behind_moves(model, games, some),
     }
     for table in found.values():
         show(table)

@@ -112,7 +112,7 @@ class ChessAttacks(nn.Module):
         pawns = torch.stack((pieces[:, 0, 0] @ self.jumps[0], others @ self.jumps[1]), 1)
         knights, kings = pieces[:, :, 1] @ self.jumps[2], pieces[:, :, 5] @ self.jumps[3]
         occupied = pieces.flatten(1, 2).sum(1) + pieces[:, 1, 0] @ self.passing
-        target, between = self.pairs
+        target, between = self.pairs.unbind(0)
         clear = ((occupied @ between.T) < 0.5).to(obs.dtype)  # [B, P]
         straight, diagonal = slice(_NUM_STRAIGHT), slice(_NUM_STRAIGHT, None)
         bishops, rooks, queens = (

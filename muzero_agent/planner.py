@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +13,10 @@ from torch import Tensor, nn
 from muzero_agent.categorical import h_inverse_numpy
 from muzero_agent.networks import MuZeroNetwork, Obs
 from muzero_agent.search import Tree, gumbel_muzero_policy, muzero_policy
+from muzero_agent.tracing import Traced
 from muzero_agent.types import RecurrentFn, RecurrentOutput, RootOutput
 
 SEARCHES = ("gumbel", "puct")
-
-_UNTRACED_SEARCHES = 2
-"""A trace takes 20 ms and nearly 1 MB for good: not for planners that are hardly used."""
 
 
 class Plan(NamedTuple):
@@ -63,12 +59,10 @@ class LatentPlanner:
         self._tree: Tree | None = None
         self._shape: tuple[int, int, int] | None = None
         self._latents = torch.empty(0)
-        self._step: Callable[..., tuple[Tensor, Tensor]] = _Step(network)
-        self._step_is_for: _Kind | None = None
-        self._searches = 0  # of this kind
+        self._traced = Traced(_Step)
 
     def __reduce__(self) -> tuple[type[LatentPlanner], tuple[MuZeroNetwork]]:
-        return LatentPlanner, (self.network,)  # a copied trace would keep the original's weights
+        return LatentPlanner, (self.network,)  # without the room
 
     @torch.inference_mode()
     def plan(
@@ -115,7 +109,7 @@ class LatentPlanner:
         latents = self._latents  # [N + 1, B, *latent]
         by_node_and_row = latents.flatten(0, 1)
         by_node = latents.unbind(0)
-        step = self._step
+        step = self._traced.of(self.network, latents, lambda: _example(latents))
         row = np.arange(batch)
         device = latents.device
 
@@ -162,12 +156,6 @@ class LatentPlanner:
         if (held.shape, held.device, held.dtype) != (needed, latent.device, latent.dtype):
             self._latents = latent.new_empty(needed)
         self._latents[0] = latent
-        if self._step_is_for is None or not self._step_is_for.holds(self.network, latent):
-            self._step, self._searches = _Step(self.network), 0
-            self._step_is_for = _Kind(self.network, latent)
-        self._searches += 1
-        if self._searches == _UNTRACED_SEARCHES + 1:
-            self._step = _traced(_Step(self.network), self._latents)
         return self._tree
 
 
@@ -191,6 +179,7 @@ class LatentModel:
         self.terminal_rewards = terminal_rewards
         self._latents = torch.empty(0)
         self._num = 0
+        self._traced = Traced(_Behind)
 
     @torch.inference_mode()
     def plant(self, positions: Sequence[tuple[Obs, NDArray[np.bool_]]]) -> RootOutput:
@@ -215,15 +204,15 @@ class LatentModel:
     def step(self, parents: Sequence[int], actions: Sequence[int]) -> RecurrentOutput:
         """Step from nodes, by number; the new nodes get the next numbers."""
         device = self._latents.device
-        inference = self.network.recurrent_inference(
-            self._latents[torch.as_tensor(parents, device=device)],
-            torch.as_tensor(actions, dtype=torch.int32, device=device),
-        )
-        self._latents[self._num : self._num + len(actions)] = inference.latent
+        before = self._latents[torch.as_tensor(parents, device=device)]
+        given = before, torch.as_tensor(actions, dtype=torch.int32, device=device)
+        behind = self._traced.of(self.network, before, lambda: given)
+        latent, policy_logits, scalars = behind(*given)
+        self._latents[self._num : self._num + len(actions)] = latent
         self._num += len(actions)
-        value, reward = h_inverse_numpy(_numpy(inference.scalars))
+        value, reward = h_inverse_numpy(_numpy(scalars))
         discount = _discounts(reward, self.discount, self.terminal_rewards)
-        return RecurrentOutput(reward, discount, _numpy(inference.policy_logits), value)
+        return RecurrentOutput(reward, discount, _numpy(policy_logits), value)
 
     def keep(self, kept: NDArray[np.int32]) -> None:
         """Forget all nodes but these, which are numbered anew."""
@@ -238,33 +227,6 @@ def _discounts(
     if not terminal_rewards:
         return np.full_like(reward, discount)
     return (discount * (1 - np.minimum(np.abs(reward), 1))).astype(np.float32)
-
-
-class _Kind:
-    """What a trace was made for: it knows nothing of modules and parameters that take the place of
-    others later, nor of another mode."""
-
-    def __init__(self, network: MuZeroNetwork, latent: Tensor) -> None:
-        self.network = network
-        self.mode = _mode(network, latent)
-        self.parts: list[tuple[dict[str, Any], str, object]] = [
-            (parts, name, part)
-            for module in network.modules()
-            for parts in (module._parameters, module._buffers, module._modules)
-            for name, part in parts.items()
-        ]
-
-    def holds(self, network: MuZeroNetwork, latent: Tensor) -> bool:
-        return (
-            network is self.network
-            and self.mode == _mode(network, latent)
-            and all(parts.get(name) is part for parts, name, part in self.parts)
-        )
-
-
-def _mode(network: MuZeroNetwork, latent: Tensor) -> tuple[object, ...]:
-    device = latent.device
-    return device, latent.dtype, network.training, torch.is_autocast_enabled(device.type)
 
 
 class _Step(nn.Module):
@@ -282,31 +244,24 @@ class _Step(nn.Module):
         return inference.policy_logits, inference.scalars
 
 
-def _traced(step: _Step, latents: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The same step without Python, in half the time where networks are small; the weights are
-    shared. Where that is not safe, or the installed torch cannot trace, the step itself.
+class _Behind(nn.Module):
+    """What is behind actions: latents, policy logits, values and rewards."""
+
+    def __init__(self, network: MuZeroNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network.recurrent_inference(latents, actions))
+
+
+def _example(latents: Tensor) -> tuple[Tensor, ...]:
+    """Inputs of a step.
 
     :param latents: [N + 1, B, *latent]
     """
-    network = step.network
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
-    if not network.traceable or "traceable" not in vars(type(network)) or hooked:
-        return step
     zeros = torch.zeros(latents.shape[1], dtype=torch.int32, device=latents.device)
-    example = latents.flatten(0, 1), zeros.long(), zeros, latents[1]
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:  # deprecated, but nothing else does it without a compiler
-            traced = torch.jit.trace(step, example, check_trace=False)
-        except (AttributeError, RuntimeError):
-            return step
-    # What depends on data would be frozen, such as an `if` in an activation function; torch's own
-    # functions merely check their arguments.
-    own = str(Path(torch.__file__).parent)
-    risk = torch.jit.TracerWarning  # type: ignore[attr-defined]
-    if any(issubclass(w.category, risk) and own not in w.filename for w in said):
-        return step
-    return cast(Callable[..., tuple[Tensor, Tensor]], traced)
+    return latents.flatten(0, 1), zeros.long(), zeros, latents[1]
 
 
 def search_from(

@@ -31,6 +31,7 @@ from muzero_agent.categorical import h_inverse_numpy
 from muzero_agent.networks import MuZeroNetwork, Obs
 from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
 from muzero_agent.rules_planner import RulesPlanner
+from muzero_agent.tracing import Function, Traced
 from muzero_agent.types import MASK_KEY, Observation, RootOutput
 
 MOST_Q_RANGE = 0.5
@@ -151,6 +152,7 @@ class MuZeroPolicy(BasePolicy):
         self.network = self._make_network()
         self.target_network = copy.deepcopy(self.network).requires_grad_(False)
         self.planner = LatentPlanner(self.target_network)
+        self._first = Traced(_First)
         self._first_learning_rate = lr_schedule(1)
 
     @cached_property
@@ -286,10 +288,15 @@ class MuZeroPolicy(BasePolicy):
         :param obs: observations [B, ...]; a mask may be missing
         :return: policy logits [B, A], illegal actions included, and values [B]
         """
-        inference = self.target_network.initial_inference(self.network_input(obs))
+        given = self.network_input(obs)
+        if isinstance(given, dict):
+            first: Function = _First(self.target_network)
+        else:
+            first = self._first.of(self.target_network, given, lambda: (given,))
+        policy_logits, scalars = first(given)
         return RootOutput(
-            inference.policy_logits.float().cpu().numpy(),
-            h_inverse_numpy(inference.scalars[0].float().cpu().numpy()),
+            policy_logits.float().cpu().numpy(),
+            h_inverse_numpy(scalars[0].float().cpu().numpy()),
         )
 
     @property
@@ -436,6 +443,18 @@ class MultiInputPolicy(MuZeroPolicy):
     """Fully connected networks on the parts of a Dict observation."""
 
     default_extractor = CombinedExtractor
+
+
+class _First(nn.Module):
+    """What there is to see: policy logits, and values and rewards."""
+
+    def __init__(self, network: MuZeroNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        inference = self.network.initial_inference(obs)
+        return inference.policy_logits, inference.scalars
 
 
 def _batched_part(observation: Any, space: spaces.Space[Any]) -> tuple[NDArray[Any], bool]:

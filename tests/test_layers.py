@@ -63,11 +63,12 @@ TABLE = [
     Row(2, ("adapters.envs.go_rules",), ("numpy", "pettingzoo"), only=("adapters.envs", "types")),
     Row(2, ("replay",), SB3),
     Row(2, ("losses",), ("torch",)),
+    Row(2, ("tracing",), ("torch",), only=("networks",)),
     Row(
         3,
         ("planner", "rules_planner", "thinking"),
         ("numpy", "torch"),
-        only=("search", "categorical", "networks", "types"),
+        only=("search", "categorical", "networks", "tracing", "types"),
     ),
     Row(1, ("observations",), ("numpy",)),
     Row(1, ("frames",), GYM),

@@ -113,8 +113,8 @@ def test_the_traced_step_is_the_step() -> None:
                 np.testing.assert_array_equal(a, b)
 
     compare(traced_planner, eager_planner)  # three searches
-    assert isinstance(traced_planner._step, torch.jit.ScriptModule)
-    assert not isinstance(eager_planner._step, torch.jit.ScriptModule)
+    assert traced_planner._traced.is_traced
+    assert not eager_planner._traced.is_traced
     for parameter, other in zip(net.parameters(), eager.parameters(), strict=True):
         nn.init.normal_(parameter, std=0.3)
         other.data.copy_(parameter.data)
@@ -142,7 +142,7 @@ def test_parts_that_take_the_place_of_others_are_noticed() -> None:
     def use() -> None:
         for _ in range(4):
             plan(net, obs, planner)
-        assert isinstance(planner._step, torch.jit.ScriptModule)
+        assert planner._traced.is_traced
 
     use()
     other = {name: x + 0.1 for name, x in net.state_dict().items()}
@@ -182,7 +182,7 @@ def test_what_cannot_be_traced_is_not(kind: str) -> None:
     planner = LatentPlanner(net)
     for _ in range(4):
         plan(net, torch.randn(2, 4), planner)
-    assert not isinstance(planner._step, torch.jit.ScriptModule)
+    assert not planner._traced.is_traced
 
 
 def test_the_traced_step_of_a_resnet_is_the_step() -> None:
@@ -199,7 +199,7 @@ def test_the_traced_step_of_a_resnet_is_the_step() -> None:
         theirs = eager_planner.plan(obs, **SETTINGS, rng=np.random.default_rng(0))
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
-    assert isinstance(planner._step, torch.jit.ScriptModule)
+    assert planner._traced.is_traced
 
 
 def test_the_principal_variation_is_the_most_visited_line_of_the_tree() -> None:

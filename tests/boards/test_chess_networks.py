@@ -11,11 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from muzero_agent import MuZero
 from muzero_agent.action_geometry import CHESS_ACTIONS, chess_squares
-from muzero_agent.adapters.envs.chess import FRAMES, frame_of, move_of, observe
+from muzero_agent.adapters.envs.chess import FRAMES, ChessEnv, frame_of, move_of, observe
+from muzero_agent.categorical import h_inverse_numpy
 from muzero_agent.chess_attacks import ATTACK_PLANES, ChessAttacks
 from muzero_agent.growth import grown
 from muzero_agent.outline import outlining
+from muzero_agent.planner import LatentModel
 from muzero_agent.resnet import ResNet, _ChessHead
 
 SHAPE = (111, 8, 8)
@@ -193,3 +196,34 @@ def test_networks_do_not_shrink() -> None:
     seen_more = ResNet((112, 8, 8), CHESS_ACTIONS, **SMALL).state_dict()
     with pytest.raises(ValueError, match="does not grow"):
         grown(small, seen_more)
+
+
+def test_positions_are_told_the_same_by_a_trace() -> None:
+    """To the last bit, for any number of them, also behind moves that are imagined; and for new
+    weights."""
+    arch = SMALL | {"num_blocks": 1, "attacks": True, "policy_attention": 4, "flip_latent": True}
+    model = MuZero("CnnPolicy", ChessEnv, seed=0, policy_kwargs={"net_arch": arch})
+    policy, network = model.policy, model.policy.target_network
+    boards = positions()
+    observations = seen(boards).permute(0, 2, 3, 1).bool().numpy()
+    imagined = LatentModel(network, 600, discount=-1.0, terminal_rewards=True)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        imagined.plant([(seen(boards[:1]), np.ones(network.num_actions, np.bool_))])
+        node = 1
+        for number in (1, 8, 3, 16, 1, 5):
+            found = policy.evaluate(observations[:number])
+            with torch.inference_mode():
+                wanted = network.initial_inference(seen(boards[:number]))
+                latents, actions = imagined._latents[:number], torch.arange(number)
+                behind = network.recurrent_inference(latents, actions)
+            assert np.array_equal(found.prior_logits, wanted.policy_logits.numpy())
+            assert np.array_equal(found.value, h_inverse_numpy(wanted.scalars[0].numpy()))
+            stepped = imagined.step(range(number), range(number))
+            assert np.array_equal(stepped.prior_logits, behind.policy_logits.numpy())
+            assert torch.equal(imagined._latents[node : node + number], behind.latent)
+            node += number
+    assert policy._first.is_traced
+    assert imagined._traced.is_traced
