@@ -9,9 +9,10 @@ error, and how far the latent is from h of the position: its squared distance as
 variance that h has over positions. And in searches of 64 simulations from these positions: the
 share of illegal moves among those that lead from nodes at depth k, and the share of nodes at that
 depth that stand behind an illegal move, of whose moves there is nothing to say. And behind all
-legal moves of these positions, by the probability that the policy gives them: how far the imagined
-value is from that of h of the position that follows, by its absolute value and on average (below 0
-it takes the move for better than it is), and how often the first legal moves there are the same.
+legal moves of these positions, in classes by the probability that the policy gives them: how far
+the imagined value is from that of h of the position that follows, by its absolute value and on
+average (values are those of the opponent: below 0 the move is taken for better than it is), and how
+often the first legal moves there are the same.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ def behind_moves(model: MuZero, games: ChessGames, rows: Rows) -> list[dict[str,
                 found["same"] += int(same)
     return [
         {
-            "probability_at_least": least,
+            "probability_from": least,
             "moves": found["moves"],
             "value_difference": found["error"] / max(found["moves"], 1),
             "value_bias": found["bias"] / max(found["moves"], 1),

@@ -466,9 +466,9 @@ class MuZero(OffPolicyAlgorithm):
         :param latent_coef: weight of the distance of imagined latents from those of the states that
             followed, see `losses.muzero_loss`: the quickest way to learn g where h stays as it is
             (its parameters do not require gradients)
-        :param excursions: share of the windows of games of chess that leave the game by a random
-            legal move, see `datasets.excursions`: nobody who plays well shows what bad moves lead
-            to
+        :param excursions: share of the windows that leave their game, of chess, by a random legal
+            move, and that the network's policy plays to the end, which the rules and the network
+            label: nobody who plays well shows what bad moves lead to. See `datasets.excursions`
         :param bfloat16: compute the networks in bfloat16, where the processor is quicker at that
         :param trust: whether a file may hold pickles, which run code when loaded
         :param callback: any of SB3's; each update is a step to it

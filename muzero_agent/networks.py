@@ -38,10 +38,14 @@ class MuZeroNetwork(nn.Module):
     """
 
     traceable: ClassVar[bool] = False
-    """Whether `initial_inference` and `recurrent_inference` are the same operations whatever their
-    inputs: then searches record them once (`torch.jit.trace`) and do not come back to Python for
-    each. Not inherited: a subclass says it for itself. Hooks registered after the first searches
-    are not called in them.
+    """Whether `recurrent_inference` is the same operations whatever its inputs: then searches
+    record them once (`torch.jit.trace`) and do not come back to Python for each. Not inherited: a
+    subclass says it for itself. Hooks registered after the first searches are not called in them.
+    """
+
+    traceable_representation: ClassVar[bool] = False
+    """The same of `initial_inference`, of which extractors of features may be a part that others
+    wrote.
     """
 
     def __init__(self, num_actions: int, support_bound: float, support_size: int) -> None:

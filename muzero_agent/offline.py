@@ -71,8 +71,8 @@ class OfflineSettings:
             raise ValueError(f"excursions={self.excursions!r}: give a share, from 0 to 1")
         if self.excursions > 0 and self.unroll_steps < 1:
             raise ValueError(
-                f"excursions={self.excursions!r}, unroll_steps={self.unroll_steps!r}: they are of "
-                "moves that are unrolled: give at least 1 of these"
+                f"excursions={self.excursions!r}, unroll_steps={self.unroll_steps!r}: excursions "
+                "need unroll_steps of at least 1"
             )
         for name in ("value_smoothing", "latent_coef"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -236,7 +236,8 @@ def _source(model: MuZero, dataset: Any, settings: OfflineSettings, progress_bar
         raise ValueError('policy_targets="candidates": games of chess alone have scored moves')
     if settings.excursions > 0:
         raise ValueError(
-            f"excursions={settings.excursions!r}: of games of chess alone the rules are known"
+            f"excursions={settings.excursions!r}: only games of chess (PGN) can be left by other "
+            "moves"
         )
     if settings.unroll_steps < 1:
         raise ValueError("unroll_steps=0: give at least 1; games of chess alone do without")

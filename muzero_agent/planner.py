@@ -166,12 +166,19 @@ class LatentModel:
     :param max_nodes: nodes that there is room for
     :param discount: factor on the value behind each edge
     :param terminal_rewards: see `LatentPlanner.plan`
+    :param traced: of `Behind`, where the trace of another model of this network is to serve again
     """
 
     follows = False
 
     def __init__(
-        self, network: MuZeroNetwork, max_nodes: int, *, discount: float, terminal_rewards: bool
+        self,
+        network: MuZeroNetwork,
+        max_nodes: int,
+        *,
+        discount: float,
+        terminal_rewards: bool,
+        traced: Traced | None = None,
     ) -> None:
         self.network = network
         self.max_nodes = max_nodes
@@ -179,7 +186,7 @@ class LatentModel:
         self.terminal_rewards = terminal_rewards
         self._latents = torch.empty(0)
         self._num = 0
-        self._traced = Traced(_Behind)
+        self._traced = Traced(Behind) if traced is None else traced
 
     @torch.inference_mode()
     def plant(self, positions: Sequence[tuple[Obs, NDArray[np.bool_]]]) -> RootOutput:
@@ -244,8 +251,8 @@ class _Step(nn.Module):
         return inference.policy_logits, inference.scalars
 
 
-class _Behind(nn.Module):
-    """What is behind actions: latents, policy logits, values and rewards."""
+class Behind(nn.Module):
+    """g and f: latents, policy logits, and values and rewards, behind actions."""
 
     def __init__(self, network: MuZeroNetwork) -> None:
         super().__init__()

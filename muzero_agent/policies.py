@@ -152,7 +152,7 @@ class MuZeroPolicy(BasePolicy):
         self.network = self._make_network()
         self.target_network = copy.deepcopy(self.network).requires_grad_(False)
         self.planner = LatentPlanner(self.target_network)
-        self._first = Traced(_First)
+        self._first = Traced(_First, flag="traceable_representation")
         self._first_learning_rate = lr_schedule(1)
 
     @cached_property
@@ -446,7 +446,7 @@ class MultiInputPolicy(MuZeroPolicy):
 
 
 class _First(nn.Module):
-    """What there is to see: policy logits, and values and rewards."""
+    """h and f: policy logits, and values and rewards, of observations."""
 
     def __init__(self, network: MuZeroNetwork) -> None:
         super().__init__()

@@ -142,6 +142,7 @@ class ResNet(MuZeroNetwork):
     """
 
     traceable = True
+    traceable_representation = True
     action_plane: Tensor  # [A, P, height, width]
 
     def __init__(

@@ -12,15 +12,21 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from muzero_agent.planner import LatentModel
+from muzero_agent.planner import Behind, LatentModel
 from muzero_agent.rules_planner import EvaluationCache, RulesModel
 from muzero_agent.search.anytime import AnytimeSearch
+from muzero_agent.tracing import Traced
 from muzero_agent.types import RecurrentOutput, RootOutput
 
-__all__ = ["EvaluationCache", "LatentModel", "Model", "RulesModel", "Thinker"]
+__all__ = ["EvaluationCache", "LatentModel", "Model", "RulesModel", "Thinker", "traced_steps"]
 
 Position = TypeVar("Position")
 _Seen = TypeVar("_Seen", contravariant=True)
+
+
+def traced_steps() -> Traced:
+    """What several `LatentModel`s of a network may share."""
+    return Traced(Behind)
 
 
 class Model(Protocol[_Seen]):

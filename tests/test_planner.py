@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
+from muzero_agent import MuZero
 from muzero_agent.categorical import h, h_inverse
 from muzero_agent.networks import MlpNetwork
 from muzero_agent.planner import LatentPlanner, Plan, mix_value
@@ -183,6 +185,33 @@ def test_what_cannot_be_traced_is_not(kind: str) -> None:
     for _ in range(4):
         plan(net, torch.randn(2, 4), planner)
     assert not planner._traced.is_traced
+
+
+class Scaled(FlattenExtractor):
+    """An extractor of a user, that looks at more than its inputs."""
+
+    scale = 1.0
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        assert isinstance(observations.shape[0], int)
+        return super().forward(observations) * self.scale
+
+
+def test_what_others_wrote_to_extract_features_is_not_traced() -> None:
+    model = MuZero(
+        "MlpPolicy", "CartPole-v1", seed=0, policy_kwargs={"features_extractor_class": Scaled}
+    )
+    for parameter in model.policy.target_network.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    obs = np.ones((3, 4), np.float32)
+    found = [model.policy.evaluate(obs) for _ in range(4)]
+    for extractor in model.policy.target_network.modules():
+        if isinstance(extractor, Scaled):
+            extractor.scale = 2.0
+    other = model.policy.evaluate(obs)
+    np.testing.assert_array_equal(found[0].prior_logits, found[3].prior_logits)
+    assert (other.prior_logits != found[3].prior_logits).any()
+    assert not model.policy._first.is_traced
 
 
 def test_the_traced_step_of_a_resnet_is_the_step() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from muzero_agent.adapters.engines.options import C_PUCT, HASH, MINIBATCH
 from muzero_agent.search.anytime import AnytimeSearch, node_bytes
-from muzero_agent.thinking import EvaluationCache, LatentModel, RulesModel, Thinker
+from muzero_agent.thinking import EvaluationCache, LatentModel, RulesModel, Thinker, traced_steps
 
 if TYPE_CHECKING:
     from muzero_agent.types import Rules
@@ -66,6 +66,7 @@ class Mind:
         self._state_bytes, self._slots, self._most_legal = state_bytes, slots, most_legal
         self.current: Thinker[Any] | None = None
         self._made_for: tuple[Any, ...] = ()
+        self._behind = traced_steps()  # once for all trees: it takes half a second
         self.cache = EvaluationCache(0)
         self._least_too_much: float = math.inf  # megabytes for which there was no room
         self._start, self._actions, self._whole = "", list[int](), False
@@ -186,6 +187,7 @@ class Mind:
                 max_nodes,
                 discount=policy.discount,
                 terminal_rewards=policy.terminal_rewards,
+                traced=self._behind,
             )
         )
         return Thinker(model, search)

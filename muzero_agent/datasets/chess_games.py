@@ -344,8 +344,8 @@ def boards(games: ChessGames, rows: Rows) -> list[chess.Board]:
 
 
 def states(games: ChessGames, rows: Rows) -> list[ChessState]:
-    """The positions of rows [B], as the rules have them, with what is seen of those before them.
-    That one was there before, they show, but do not count."""
+    """The positions of rows [B], as the rules have them, with the frames of those before them.
+    Repetitions up to there are shown in the frames, but do not count towards a draw."""
     found = []
     for board, frames in zip(boards(games, rows), games.frames(rows), strict=True):
         state = ChessState(board)

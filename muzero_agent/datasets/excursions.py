@@ -49,7 +49,7 @@ class Excursions:
         windows = np.flatnonzero(self.rng.random(size) < self.rate)
         rows = Rows(batch.rows.env[windows], batch.rows.row[windows])
         moves = self.games.last_rows(rows) - rows.row  # that follow in the game, at least one
-        leaving = np.minimum(self.rng.integers(steps, size=len(windows)), moves - 1)
+        leaving = self.rng.integers(np.minimum(steps, moves))
         rules = ChessRules()
         model = RulesModel(rules, self._evaluate)
         model.states = states(self.games, Rows(rows.env, rows.row + leaving))
@@ -101,7 +101,7 @@ class Excursions:
 
     @staticmethod
     def _absorb(batch: Batch, windows: NDArray[np.int64], step: int) -> None:
-        """A move behind the end, whatever it is."""
+        """A move behind the end of the game, which changes nothing."""
         batch.rewards[windows, step] = 0.0
         batch.values[windows, step + 1] = 0.0
         batch.reward_mask[windows, step] = 1.0

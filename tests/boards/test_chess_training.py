@@ -138,7 +138,7 @@ def test_a_run_that_was_ended_goes_on(
     first = found["in_searches"][0]
     assert (first["depth"], first["illegal"], first["behind_illegal"]) == (0, 0, 0)
     assert sum(row["moves"] for row in found["in_searches"]) <= 2 * 8
-    assert [row["probability_at_least"] for row in found["behind_moves"]] == [0.1, 0.01, 0.0]
+    assert [row["probability_from"] for row in found["behind_moves"]] == [0.1, 0.01, 0.0]
     assert sum(row["moves"] for row in found["behind_moves"]) > 2 * 10
     assert any(row["value_difference"] > 0 for row in found["behind_moves"])
     assert re.search(r"\| moves_imagined \|", shown)

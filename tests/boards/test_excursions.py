@@ -169,6 +169,19 @@ def test_all_moves_of_windows_are_left_alike_and_all_legal_moves_played(games: C
     assert min(leaving) > 0.6 * sum(leaving) / STEPS
 
 
+def test_near_the_end_of_a_game_the_moves_that_are_left_are_left_alike(games: ChessGames) -> None:
+    excursions = Excursions(games, indifferent, 1.0, seed=0)
+    leaving = [0, 0]
+    for seed in range(3):
+        before, batch = batch_of(games, 400, seed), batch_of(games, 400, seed)
+        ends = games.last_rows(batch.rows)
+        excursions.leave(batch)
+        for i in np.flatnonzero(batch.rows.row == ends - 2):
+            same = torch.equal(batch.actions[i, 0], before.actions[i, 0])
+            leaving[int(same)] += 1
+    assert 0.4 < leaving[1] / sum(leaving) < 0.65  # a random move may be that which was played
+
+
 def test_none_leave_at_a_rate_of_none(games: ChessGames) -> None:
     before, batch = batch_of(games, 16, seed=1), batch_of(games, 16, seed=1)
     Excursions(games, said, 0.0).leave(batch)
@@ -221,7 +234,7 @@ def distance(model: MuZero) -> float:
     [
         ({"excursions": 1.5}, "excursions=1.5: give a share"),
         ({"excursions": -0.1}, "give a share"),
-        ({"excursions": 0.5, "unroll_steps": 0}, "unroll_steps=0: they are of moves"),
+        ({"excursions": 0.5, "unroll_steps": 0}, "need unroll_steps of at least 1"),
     ],
 )
 def test_what_cannot_be(games: ChessGames, changes: dict[str, Any], complaint: str) -> None:
@@ -230,5 +243,5 @@ def test_what_cannot_be(games: ChessGames, changes: dict[str, Any], complaint: s
 
 
 def test_other_data_have_no_rules(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="of games of chess alone the rules are known"):
+    with pytest.raises(ValueError, match="only games of chess"):
         MuZero("MlpPolicy", "CartPole-v1").learn_offline([], 1, excursions=0.5)
