@@ -6,7 +6,7 @@ every move for a good one, and a search in them cannot tell what is wrong with a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 
 from muzero_agent.adapters.envs.chess_rules import ChessRules
 from muzero_agent.batch import Batch, Rows
-from muzero_agent.datasets.chess_games import states
+from muzero_agent.datasets.chess_games import ChessGames, states
 from muzero_agent.rules_planner import Evaluate, RulesModel
 from muzero_agent.types import RecurrentOutput
-
-if TYPE_CHECKING:
-    from muzero_agent.datasets.chess_games import ChessGames
 
 
 class Excursions:
