@@ -259,6 +259,7 @@ def test_moves_are_legal_and_played(go_model: Path, planner: str) -> None:
 
 def test_it_thinks_as_long_as_the_clock_allows(go_model: Path) -> None:
     talk = Dialogue(go_model)
+    talk.engine.load()  # as the program does before its first move; it may take seconds
     talk.ask("time_settings 1 0 0")
     assert talk.engine._limits("b").clock == 1
     assert talk.ask("genmove b").startswith("= ")
