@@ -5,23 +5,25 @@
 
 The engine is `muzero-uci` as a chess program starts it. Each match is of pairs of games that begin
 with the same random moves, each player having White once. Stockfish with `Skill Level` n chooses
-its move by a search of n + 1 plies, whatever time it has, and errs at random. A match that is
-finished has a file in --out and is not repeated, so the same command goes on after an interruption;
-the table of all is printed in the end.
+its move by a search of n + 1 plies, whatever time it has, and errs at random. A match has a file in
+--out, written after each pair of games, so the same command goes on after an interruption. In the
+end the table of all is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import multiprocessing
 import sys
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 from tqdm import tqdm
 
@@ -33,6 +35,7 @@ from muzero_agent.programs import UciPlayer
 
 ENGINE = Path(sys.executable).with_name("muzero-uci")
 OPENING_MOVES = 4  # random ones
+LOOK = 5.0  # seconds between two looks at how far matches are
 
 
 @dataclass(frozen=True)
@@ -120,18 +123,55 @@ def num_games(name: str, most: int | None) -> int:
     return games if most is None else min(games, most)
 
 
-def is_finished(out: Path, name: str, games: int) -> bool:
-    """Whether there is a file of a match of so many games."""
+def told_so_far(out: Path, name: str) -> dict[str, Any] | None:
+    """What the file of a match says."""
     path = out / f"{name}.json"
-    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["games"] >= games
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def play(name: str, model: str, out: Path, seed: int, games: int) -> None:
-    """One match, and its file."""
+def games_played(out: Path, name: str) -> int:
+    """Games in the file of a match."""
+    told = told_so_far(out, name)
+    return 0 if told is None else int(told["games"])
+
+
+def result_of(told: dict[str, Any]) -> MatchResult:
+    """The scores in a file."""
+    scores = [(first, second) for first, second in told["scores"]]
+    return MatchResult(told["first"], told["second"], scores, told.get("illegal", 0))
+
+
+def play(name: str, model: str, out: Path, seed: int, games: int, ended: Event) -> None:
+    """One match, or what is left of it; its file is written after each pair, until `ended`."""
     first, second, _ = points()[name]
-    begun = time.monotonic()
+    weights = hashlib.sha256((Path(model) / "model.safetensors").read_bytes()).hexdigest()
+    told = told_so_far(out, name) or {}
+    if (told.get("weights", weights), told.get("seed", seed)) != (weights, seed):
+        raise ValueError(
+            f"{out / name}.json is of another model or seed: go on with that, or give another --out"
+        )
+    commits = list(dict.fromkeys([*told.get("commits", []), commit()]))
+    begun = time.monotonic() - told.get("seconds", 0)
+
+    def keep(found: MatchResult) -> None:
+        content = found.summary() | {
+            "match": name,
+            "scores": found.scores,
+            "elo": found.elo(),
+            "seed": seed,
+            "weights": weights,
+            "seconds": round(time.monotonic() - begun),
+            "commits": commits,
+            "machine": machine(),
+        }
+        fresh = out / f".{name}.json"
+        fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        fresh.replace(out / f"{name}.json")
+        if ended.is_set():
+            raise KeyboardInterrupt
+
     with ExitStack() as stack:
-        found = play_match(
+        play_match(
             first.start(model, stack),
             second.start(model, stack),
             ChessEnv,
@@ -139,33 +179,22 @@ def play(name: str, model: str, out: Path, seed: int, games: int) -> None:
             opening_moves=OPENING_MOVES,
             seed=seed,
             at_once=1,
+            so_far=result_of(told) if "scores" in told else None,
+            after=keep,
         )
-    told = found.summary() | {
-        "match": name,
-        "scores": found.scores,
-        "elo": found.elo(),
-        "seed": seed,
-        "seconds": round(time.monotonic() - begun),
-        "commit": commit(),
-        "machine": machine(),
-    }
-    fresh = out / f".{name}.json"
-    fresh.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(out / f"{name}.json")
 
 
 def report(out: Path) -> str:
-    """A table of what is finished."""
+    """A table of what has been played."""
     rows = [
         "| match | games | won-drawn-lost | score | 95% interval | Elo difference |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name in points():
-        path = out / f"{name}.json"
-        if not path.exists():
+        told = told_so_far(out, name)
+        if told is None:
             continue
-        told = json.loads(path.read_text(encoding="utf-8"))
-        found = MatchResult(told["first"], told["second"], [tuple(s) for s in told["scores"]])
+        found = result_of(told)
         low, high = found.interval()
         elo, elo_low, elo_high = found.elo()
         counts = "-".join(str(found.count(score)) for score in (1.0, 0.5, 0.0))
@@ -188,27 +217,32 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    wanted = [
-        name
+    games = {
+        name: num_games(name, arguments.games)
         for name in points()
-        if (arguments.only is None or name.startswith(tuple(arguments.only)))
-        and not is_finished(arguments.out, name, num_games(name, arguments.games))
-    ]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
-        playing = [
-            pool.submit(
-                play,
-                name,
-                arguments.model,
-                arguments.out,
-                arguments.seed,
-                num_games(name, arguments.games),
-            )
-            for name in wanted
-        ]
-        for match in tqdm(playing):
-            match.result()
+        if arguments.only is None or name.startswith(tuple(arguments.only))
+    }
+    ended = Event()
+
+    def played() -> int:
+        return sum(min(games[name], games_played(arguments.out, name)) for name in games)
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:  # who plays is a process of its own
+        playing = {
+            pool.submit(play, name, arguments.model, arguments.out, arguments.seed, most, ended)
+            for name, most in games.items()
+            if games_played(arguments.out, name) < most
+        }
+        try:
+            with tqdm(total=sum(games.values()), initial=played(), unit="game") as bar:
+                while playing:
+                    done, playing = wait(playing, timeout=LOOK)
+                    for match in done:
+                        match.result()
+                    bar.update(played() - bar.n)
+        finally:
+            ended.set()
+            pool.shutdown(cancel_futures=True)
     print(report(arguments.out))
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,8 @@ def play_match(
     rules: Rules[Any] | None = None,
     seed: int = 0,
     at_once: int = 64,
+    so_far: MatchResult | None = None,
+    after: Callable[[MatchResult], object] | None = None,
 ) -> MatchResult:
     """Let two players play `pairs` pairs of games.
 
@@ -137,6 +140,10 @@ def play_match(
         `adapters.envs.games`, if it has any
     :param seed: of openings, games and players
     :param at_once: pairs that are played side by side, so that networks see large batches
+    :param so_far: what these players scored in the first pairs of a match with this seed; it goes
+        on behind them, with the openings that it would have had, but with players seeded anew
+    :param after: told the result so far whenever pairs have ended; what it raises ends the match
+    :raises ValueError: arguments out of range, or `so_far` of other players
     """
     if pairs < 1:
         raise ValueError(f"pairs={pairs}: give 1 or more")
@@ -151,20 +158,30 @@ def play_match(
     first.seed(rng.randrange(2**31))
     second.seed(rng.randrange(2**31))
     result = MatchResult(first.name, second.name)
+    if so_far is not None:
+        if (so_far.first, so_far.second) != (result.first, result.second):
+            raise ValueError(
+                f"so_far is of {so_far.first} and {so_far.second}, and {result.first} and "
+                f"{result.second} play: give what they scored, or None"
+            )
+        result.scores, result.illegal = list(so_far.scores), so_far.illegal
+    beginnings = _beginnings(make_env, opening_moves, rng)
+    for _ in result.scores:
+        next(beginnings)
     while len(result.scores) < pairs:
-        games: list[_Game] = []
-        for _ in range(min(at_once, pairs - len(result.scores))):
-            game_seed = rng.randrange(2**31)
-            opening = _opening(make_env, opening_moves, game_seed, rng)
-            games += [
-                _Game(as_game(make_env()), seat, game_seed, opening, rules) for seat in (0, 1)
-            ]
+        games = [
+            _Game(as_game(make_env()), seat, game_seed, opening, rules)
+            for game_seed, opening in islice(beginnings, min(at_once, pairs - len(result.scores)))
+            for seat in (0, 1)
+        ]
         _play(games, (first, second))
         scores = [game.score for game in games]
         result.scores += zip(scores[::2], scores[1::2], strict=True)
         result.illegal += sum(game.illegal for game in games)
         for game in games:
             game.env.close()
+        if after is not None:
+            after(result)
     return result
 
 
@@ -229,6 +246,15 @@ def _play(games: list[_Game], players: tuple[Player, Player]) -> None:
                 for game, action in zip(turn, actions, strict=True):
                     game.move(action)
             going = [game for game in going if game not in turn]
+
+
+def _beginnings(
+    make_env: Callable[[], Any], moves: int, rng: random.Random
+) -> Iterator[tuple[int, list[int]]]:
+    """Of pair after pair the seed of its games, and its opening."""
+    while True:
+        seed = rng.randrange(2**31)
+        yield seed, _opening(make_env, moves, seed, rng)
 
 
 def _opening(make_env: Callable[[], Any], moves: int, seed: int, rng: random.Random) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -244,6 +245,35 @@ def test_openings_differ_between_pairs_and_not_within() -> None:
     assert result.interval() == pytest.approx((0.352, 0.648), abs=0.001)  # Wilson's of 20 in 40
     again = play_match(Scripted(), Scripted(), tictactoe_v3.env, pairs=40, opening_moves=3)
     assert again.scores == result.scores
+
+
+def test_a_match_goes_on_where_it_was_ended() -> None:
+    """With the openings that it would have had; what `after` raises ends it."""
+
+    class Ended(Exception):
+        pass
+
+    kept: list[MatchResult] = []
+
+    def keep(result: MatchResult) -> None:
+        kept.append(replace(result, scores=list(result.scores)))
+        if len(kept) == 2:
+            raise Ended
+
+    def play(**how: Any) -> MatchResult:
+        return play_match(
+            Scripted(), Scripted(), tictactoe_v3.env, pairs=20, opening_moves=3, at_once=4, **how
+        )
+
+    whole = play()
+    with pytest.raises(Ended):
+        play(after=keep)
+    assert [len(result.scores) for result in kept] == [4, 8]
+    assert play(so_far=kept[-1]) == whole
+    assert kept[-1].scores == whole.scores[:8]
+    assert play(so_far=whole) == whole
+    with pytest.raises(ValueError, match="so_far is of lowest and highest"):
+        play(so_far=MatchResult("lowest", "highest", [(1.0, 1.0)]))
 
 
 def test_intervals_cover_as_often_as_they_say() -> None:
