@@ -15,6 +15,9 @@ from muzero_agent.adapters.envs.go import go_action, go_vertex
 from muzero_agent.commands import split_command
 from muzero_agent.players import RESIGN, Position
 
+READY = 120.0
+"""Seconds in which a chess engine has to have loaded what it plays by."""
+
 
 class Program(ABC):
     """Base of players that are programs: `with` ends them."""
@@ -54,7 +57,7 @@ class UciPlayer(Program):
     :param nodes: at most, for each move
     :param depth: at most
     :param options: of the engine, such as {"Skill Level": 0}
-    :raises ValueError: if the program does not start, or refuses an option
+    :raises ValueError: if the program does not start, refuses an option, or is not ready in time
     """
 
     def __init__(
@@ -80,6 +83,14 @@ class UciPlayer(Program):
             known = ", ".join(self.engine.options)
             self.engine.close()
             raise ValueError(f"{command}: {error}; its options are {known}") from error
+        usual, self.engine.timeout = self.engine.timeout, READY
+        try:
+            self.engine.ping()  # not in the time of its first move
+        except (chess.engine.EngineError, TimeoutError) as error:
+            self.engine.close()
+            why = str(error) or f"no answer in {READY:g} s"
+            raise ValueError(f"{command} does not get ready to play: {why}") from error
+        self.engine.timeout = usual
         self.name = self.engine.id.get("name", command)
 
     def choose(self, actions: Sequence[int]) -> int:

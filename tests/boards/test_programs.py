@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from pettingzoo.classic import chess_v6, go_v5
 from typer.testing import CliRunner
 
-from muzero_agent import MuZero, zoo
+from muzero_agent import MuZero, programs, zoo
 from muzero_agent.adapters.envs.chess import NUM_ACTIONS, action_of, move_of
 from muzero_agent.adapters.envs.go import go_action, go_vertex
 from muzero_agent.adapters.envs.names import GAMES
@@ -90,6 +91,26 @@ def test_an_engine_that_dies_is_named(program: Callable[[str], str]) -> None:
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ValueError, match=r"Stockfish .* failed in rnbqkbnr"):
             engine.act([position])
+
+
+def test_an_engine_may_load_for_longer_than_it_may_think(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import sys, time\n"
+        "for line in sys.stdin:\n"
+        "    if line.startswith('uci\\n'): print('id name slow\\nuciok', flush=True)\n"
+        "    if line.startswith('isready'): time.sleep(1); print('readyok', flush=True)\n"
+        "    if line.startswith('quit'): break\n"
+    )
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(slow))}"
+    with UciPlayer(command) as engine:
+        assert engine.name == "slow"
+        assert engine.engine.timeout == 10.0  # what python-chess gives a move
+    monkeypatch.setattr(programs, "READY", 0.1)
+    with pytest.raises(ValueError, match=r"does not get ready to play: no answer in 0.1 s"):
+        UciPlayer(command)
 
 
 def test_gnugo_beats_random_play(program: Callable[[str], str]) -> None:
