@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -65,7 +66,11 @@ class Side:
 
 
 def ours(
-    planner: str, nodes: int | None = None, seconds: float | None = None, threads: int = 1
+    planner: str,
+    nodes: int | None = None,
+    seconds: float | None = None,
+    threads: int = 1,
+    temperature: float = 0.0,
 ) -> Side:
     """The engine of this package. So many positions go to the network at once that a search of few
     nodes is still one of several steps."""
@@ -74,6 +79,7 @@ def ours(
         "Planner": planner,
         "MinibatchSize": at_once,
         "Threads": threads,
+        "Temperature": str(temperature),
     }
     return Side("{engine} --model {model}", nodes=nodes, seconds=seconds, options=options)
 
@@ -82,6 +88,9 @@ def skill(level: int) -> Side:
     """Stockfish that errs."""
     return Side("stockfish", nodes=5_000, options={"Skill Level": level})
 
+
+TEMPERATURES = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Of moves drawn from the policy, each of which plays the one before."""
 
 OPPONENTS = {
     "random": Side(),
@@ -114,6 +123,9 @@ def points() -> dict[str, tuple[Side, Side, int]]:
     for name in ("skill-0", "skill-2"):
         side = ours("rules", seconds=1.0, threads=2)
         found[f"rules-1s-{name}"] = (side, OPPONENTS[name], 40)
+    for lower, higher in pairwise(TEMPERATURES):
+        weaker, stronger = (ours("rules", 1, temperature=drawn) for drawn in (higher, lower))
+        found[f"temperature-{higher}-{lower}"] = (weaker, stronger, 200)
     return found
 
 

@@ -149,10 +149,14 @@ def _settled(tree: AnytimeSearch, budget: Budget, elapsed: float, new_visits: in
 
 
 def choose(children: list[Child], temperature: float, rng: np.random.Generator) -> Child:
-    """The best child, or one drawn by visits ** (1 / temperature)."""
-    visited = [child for child in children if child.visits > 0]
-    if temperature <= 0 or children[0].mate > 0 or not visited:
+    """The best child, or one drawn by (visits + prior) ** (1 / temperature).
+
+    The priors count as one visit together: they decide in a search of a single node, that is, in
+    play by the policy alone, and hardly matter in longer ones.
+    """
+    if temperature <= 0 or children[0].mate > 0:
         return children[0]
-    weights = np.log([child.visits for child in visited]) / temperature
+    counts = np.array([child.visits + child.prior for child in children])
+    weights = np.log(np.maximum(counts, np.finfo(np.float64).tiny)) / temperature
     chances = np.exp(weights - weights.max())
-    return visited[int(rng.choice(len(visited), p=chances / chances.sum()))]
+    return children[int(rng.choice(len(children), p=chances / chances.sum()))]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from muzero_agent.adapters.engines.options import Option, Options
 from muzero_agent.adapters.engines.protocol import Limits, Writer, budget_of
 from muzero_agent.adapters.engines.searching import choose
 from muzero_agent.search.anytime import Child
 
+Shares = NDArray[np.float64]
 seconds = st.floats(0, 10_000)
 
 
@@ -65,14 +68,26 @@ def test_a_move_time_is_used_but_for_the_overhead() -> None:
     assert budget_of(Limits(nodes=5), 0.05) is None
 
 
-def test_a_temperature_draws_among_the_visited() -> None:
+def test_a_temperature_draws_by_visits_and_without_them_by_the_policy() -> None:
     rng = np.random.default_rng(0)
-    children = [Child(n, visits, 0.0, 0.25, 0) for n, visits in enumerate((60, 30, 10, 0))]
-    drawn = [choose(children, 1.0, rng).action for _ in range(2000)]
-    shares = np.bincount(drawn, minlength=4) / 2000
-    np.testing.assert_allclose(shares, (0.6, 0.3, 0.1, 0.0), atol=0.04)
+
+    def shares(visits: Sequence[int], priors: Sequence[float], temperature: float) -> Shares:
+        children = [
+            Child(n, *known, mate=0)
+            for n, known in enumerate(zip(visits, [0.0] * 4, priors, strict=True))
+        ]
+        drawn = [choose(children, temperature, rng).action for _ in range(2000)]
+        return np.bincount(drawn, minlength=4) / 2000
+
+    priors = (0.5, 0.3, 0.2, 0.0)
+    of_visits = np.array((600.5, 300.3, 100.2, 0.0)) / 1001
+    np.testing.assert_allclose(shares((600, 300, 100, 0), priors, 1.0), of_visits, atol=0.04)
+    np.testing.assert_allclose(shares((0, 0, 0, 0), priors, 1.0), priors, atol=0.04)
+    roots = np.sqrt(priors)
+    np.testing.assert_allclose(shares((0, 0, 0, 0), priors, 2.0), roots / roots.sum(), atol=0.04)
+    assert shares((0, 0, 0, 0), priors, 0.01)[0] == 1.0
+    children = [Child(n, 1, 0.0, 0.5, 0) for n in range(2)]
     assert choose(children, 0.0, rng) is children[0]
-    assert choose(children[3:], 1.0, rng) is children[3]  # stopped before a visit
     assert choose([children[1]._replace(mate=3), *children], 5.0, rng).mate == 3
 
 
