@@ -7,7 +7,7 @@ The engine is `muzero-uci` as a chess program starts it. Each match is of pairs 
 with the same random moves, each player having White once. Stockfish with `Skill Level` n chooses
 its move by a search of n + 1 plies, whatever time it has, and errs at random. A match has a file in
 --out, written after each pair of games, so the same command goes on after an interruption. In the
-end the table of all is printed.
+end the table of all is printed, and the Elo ratings that follow for this engine.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -89,6 +90,8 @@ def skill(level: int) -> Side:
     return Side("stockfish", nodes=5_000, options={"Skill Level": level})
 
 
+RATED = {"skill-0": 1320, "skill-2": 1608}
+"""Elo ratings of opponents, which Stockfish's developers found by matches with other engines."""
 TEMPERATURES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Of moves drawn from the policy, each of which plays the one before."""
 
@@ -218,6 +221,41 @@ def report(out: Path) -> str:
     return "\n".join(rows)
 
 
+def ratings(out: Path) -> dict[str, tuple[float, float]]:
+    """Elo ratings of this engine by the rules, and half their 95% intervals, of what was played.
+
+    Of so many nodes ("rules-64"): the mean over opponents of a known rating, weighted by how sure
+    each match is. Of one node with a temperature ("temperature-1.0"): one below the other.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for nodes in (1, 16, 64, 256):
+        player = f"rules-{nodes}"
+        told = [
+            (rating + elo, (high - low) / 2)
+            for opponent, rating in RATED.items()
+            for elo, low, high in [elo_of(out, f"{player}-{opponent}")]
+            if math.isfinite(high - low)
+        ]
+        if told:
+            weights = [half**-2 for _, half in told]
+            mean = sum(w * elo for w, (elo, _) in zip(weights, told, strict=True)) / sum(weights)
+            found[player] = (mean, sum(weights) ** -0.5)
+    before = found.get("rules-1")
+    for lower, higher in pairwise(TEMPERATURES):
+        elo, low, high = elo_of(out, f"temperature-{higher}-{lower}")
+        if before is None or not math.isfinite(high - low):
+            break
+        before = (before[0] + elo, math.hypot(before[1], (high - low) / 2))
+        found[f"temperature-{higher}"] = before
+    return found
+
+
+def elo_of(out: Path, name: str) -> tuple[float, float, float]:
+    """The difference of a match, with its interval; NaN of one that was not played."""
+    told = told_so_far(out, name)
+    return (math.nan,) * 3 if told is None else result_of(told).elo()
+
+
 def main() -> None:
     """Play what is not finished."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -256,6 +294,8 @@ def main() -> None:
             ended.set()
             pool.shutdown(cancel_futures=True)
     print(report(arguments.out))
+    for player, (elo, half) in ratings(arguments.out).items():
+        print(f"{player}: Elo {elo:.0f} ± {half:.0f}")
 
 
 if __name__ == "__main__":

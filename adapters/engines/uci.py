@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING
 from muzero_agent import __version__
 from muzero_agent.adapters.engines.options import C_PUCT, HASH, MINIBATCH, Option, Options
 from muzero_agent.adapters.engines.protocol import Engine, Limits, Stop, Writer
+from muzero_agent.adapters.engines.strength import ELO, play_of
 from muzero_agent.adapters.engines.uci_words import (
     info_lines,
     legal_line,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 BUNDLED = "chess"
 NUM_ACTIONS = 8 * 8 * 73
 """Of `adapters.envs.chess`, which is not imported before it has to be."""
-ELO = (600, 2000)
-"""Range of UCI_Elo; not measured: each 100 points double the positions looked at."""
 COMMANDS = {
     "uci", "debug", "isready", "setoption", "register", "ucinewgame", "position", "go", "stop",
     "ponderhit", "quit",
@@ -328,15 +327,18 @@ class UciEngine(Engine):
         assert self._mind is not None
         torch.set_num_threads(self.options["Threads"])
         temperature = _number(self.options["Temperature"])
+        leaves = self.options["MinibatchSize"]
         if self.options["UCI_LimitStrength"]:
-            limits = self._weakened(limits)
-            temperature = max(temperature, 0.5)
+            play = play_of(self.options["UCI_Elo"])
+            limits.nodes = limits.most_nodes = min(play.nodes, limits.nodes or play.nodes)
+            temperature = max(temperature, play.temperature)
+            leaves = min(leaves, max(1, play.nodes // 8))  # as it was measured
         thinker = self._mind.think_of(
             self.game,
             self.options["Planner"],
             allowed=[action_of(move, board.turn) for move in limits.allowed],
             megabytes=self.options["Hash"],
-            leaves=self.options["MinibatchSize"],
+            leaves=leaves,
             c_puct=_number(self.options["CPuct"]),
             keep=limits.nodes is None,  # so many, and no others
         )
@@ -385,11 +387,6 @@ class UciEngine(Engine):
             stop.stopped.wait()
         while stop.pondering and not stop.stopped.is_set():
             stop.stopped.wait(0.01)
-
-    def _weakened(self, limits: Limits) -> Limits:
-        nodes = round(2 ** ((self.options["UCI_Elo"] - ELO[0]) / 100))
-        limits.nodes = limits.most_nodes = min(nodes, limits.nodes or nodes)
-        return limits
 
     def _complain(self, what: str) -> None:
         self.write(*(f"info string {line}" for line in what.splitlines() or [""]))

@@ -18,6 +18,7 @@ from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.engines import chess_game
 from muzero_agent.adapters.engines.chess_game import ChessGame, chess_mind
 from muzero_agent.adapters.engines.protocol import Writer
+from muzero_agent.adapters.engines.strength import MEASURED, Play
 from muzero_agent.adapters.engines.uci import UciEngine
 from muzero_agent.adapters.engines.uci_words import legal_line, score_of, wdl_of
 from muzero_agent.adapters.envs.chess import action_of, move_of
@@ -582,9 +583,21 @@ def test_statistics_of_all_moves(host: Host) -> None:
 
 
 def test_a_weaker_opponent_looks_at_less(host: Host) -> None:
-    host.say("setoption name UCI_LimitStrength value true", "setoption name UCI_Elo value 1000")
+    (elo,) = (elo for elo, play in MEASURED if play.nodes == 16)
+    host.say("setoption name UCI_LimitStrength value true", f"setoption name UCI_Elo value {elo}")
     _, lines = host.go("movetime 3000", "startpos")
     assert nodes_of(lines) == 16
+
+
+def test_an_opponent_weaker_than_the_policy_errs_at_random(host: Host) -> None:
+    def moves(elo: int) -> set[str]:
+        host.say(f"setoption name UCI_Elo value {elo}")
+        return {host.go("movetime 3000", "startpos")[0] for _ in range(20)}
+
+    host.say("setoption name UCI_LimitStrength value true")
+    (policy_alone,) = (elo for elo, play in MEASURED if play == Play(1, 0.0))
+    assert len(moves(policy_alone)) == 1
+    assert len(moves(MEASURED[0][0])) > 5  # of 20 moves drawn
 
 
 def test_scores() -> None:
