@@ -8,7 +8,9 @@ own. A move's regret is by how much it is worse than the best one, in centipawns
 at ten pawns. Beside the network's first move, searches of it by the rules (which Reanalyse of
 recorded games would imitate) and in the learned model, stands the label that games to learn from
 have for the position. The scored positions are kept in --out; another model is measured in a
-minute.
+minute. With --latent-error there are the moves of the engine in the learned model instead, with
+each of these factors (see `adapters.engines.mind.Mind`), and how much more or less they cost than
+the policy's.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ import torch
 from tqdm import tqdm
 
 from muzero_agent import MuZero, zoo
+from muzero_agent.adapters.engines.chess_game import ChessGame, chess_mind
+from muzero_agent.adapters.engines.mind import Mind
 from muzero_agent.adapters.envs.chess import (
     frames_of,
     legal_actions,
@@ -47,6 +51,7 @@ OF_EACH_GAME = 12
 NODES = 1_500  # of each move's search
 MOST, CUT = 600, 1_000  # centipawns
 AT_ONCE = 100
+POLICY = "policy alone"
 
 Choose = Callable[[list[chess.Board]], list[chess.Move]]
 
@@ -155,10 +160,32 @@ def players(model: MuZero) -> dict[str, Choose]:
 
         return choose
 
-    found: dict[str, Choose] = {"policy alone": policy}
+    found: dict[str, Choose] = {POLICY: policy}
     for nodes in (16, 64, 256):
         found[f"by the rules, {nodes}"] = searched(nodes, by_rules=True)
         found[f"in the learned model, {nodes}"] = searched(nodes, by_rules=False)
+    return found
+
+
+def engines(model: str, errors: list[float]) -> dict[str, Choose]:
+    """The engine in the learned model, as matches have it, with so many nodes."""
+
+    def searched(mind: Mind, nodes: int) -> Choose:
+        def move(board: chess.Board) -> chess.Move:
+            game = ChessGame()
+            game.set(board.root().fen(), [move.uci() for move in board.move_stack])
+            thinker = mind.think_of(game, "latent", leaves=max(1, min(16, nodes // 8)), keep=False)
+            while thinker.search.visits < nodes and thinker.grow(nodes - thinker.search.visits):
+                pass
+            return move_of(thinker.search.children()[0].action, board)
+
+        return lambda boards: [move(board) for board in boards]
+
+    found: dict[str, Choose] = {}
+    for error in errors:
+        mind = chess_mind(Path(model), "cpu", "latent", latent_error=error)
+        for nodes in (16, 64, 256):
+            found[f"latent error {error:g}, {nodes}"] = searched(mind, nodes)
     return found
 
 
@@ -174,10 +201,13 @@ def regrets(moves: list[chess.Move], given: list[Scored]) -> list[int]:
     ]
 
 
-def measured(name: str, found: list[int]) -> dict[str, Any]:
-    """A row of the table."""
+def measured(name: str, found: list[int], of_policy: list[int] | None = None) -> dict[str, Any]:
+    """A row of the table.
+
+    :param of_policy: the policy's, of these positions and perhaps more
+    """
     array = np.array(found, np.float64)
-    return {
+    row: dict[str, Any] = {
         "player": name,
         "positions": len(array),
         "regret": float(array.mean()),
@@ -186,16 +216,28 @@ def measured(name: str, found: list[int]) -> dict[str, Any]:
         "above_100": float((array > 100).mean()),
         "above_300": float((array > 300).mean()),
     }
+    if of_policy is not None:
+        less = array - of_policy[: len(array)]
+        row["minus_policy"] = float(less.mean())
+        row["half_interval_of_that"] = float(1.96 * less.std(ddof=1) / np.sqrt(len(less)))
+    return row
+
+
+def minus(row: dict[str, Any]) -> str:
+    """Of a row, how much more it costs than the policy's moves."""
+    if "minus_policy" not in row:
+        return ""
+    return f"{row['minus_policy']:+.1f} ± {row['half_interval_of_that']:.1f}"
 
 
 def report(rows: list[dict[str, Any]]) -> str:
     """As a table."""
     lines = [
-        "| player | regret, centipawns | best moves | worse by over 100 | by over 300 |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| player | regret, centipawns | minus the policy's | best moves | over 100 | over 300 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {row['player']} | {row['regret']:.1f} ± {row['half_interval']:.1f} | "
+        f"| {row['player']} | {row['regret']:.1f} ± {row['half_interval']:.1f} | {minus(row)} | "
         f"{100 * row['best_moves']:.1f}% | {100 * row['above_100']:.1f}% | "
         f"{100 * row['above_300']:.1f}% |"
         for row in rows
@@ -211,6 +253,7 @@ def main() -> None:
     parser.add_argument("--engine", default="stockfish", help="command of a UCI engine")
     parser.add_argument("--positions", type=int, default=1_000)
     parser.add_argument("--searched", type=int, default=500, help="positions that are searched")
+    parser.add_argument("--latent-error", type=float, nargs="*", help="factors, of the engine's")
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -220,14 +263,20 @@ def main() -> None:
         arguments.out / "positions.json", arguments.engine, arguments.positions, arguments.seed
     )
     rows = [measured("label", regrets([position.label for position in given], given))]
-    for name, choose in players(zoo.load(arguments.model)).items():
-        some = given if name == "policy alone" else given[: arguments.searched]
+    choosing = players(zoo.load(arguments.model))
+    if arguments.latent_error:
+        choosing = {POLICY: choosing[POLICY]} | engines(arguments.model, arguments.latent_error)
+    of_policy: list[int] = []
+    for name, choose in choosing.items():
+        some = given if name == POLICY else given[: arguments.searched]
         moves: list[chess.Move] = []
         for start in tqdm(range(0, len(some), AT_ONCE), desc=name, leave=False):
             moves += choose([position.board for position in some[start : start + AT_ONCE]])
-        rows.append(measured(name, regrets(moves, some)))
+        found = regrets(moves, some)
+        of_policy = of_policy or found
+        rows.append(measured(name, found, of_policy))
     told = {"rows": rows, "model": arguments.model, "commit": commit(), "machine": machine()}
-    path = arguments.out / "regret.json"
+    path = arguments.out / ("latent_error.json" if arguments.latent_error else "regret.json")
     path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print(report(rows))
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 RULES = ChessRules()
 
+LATENT_ERROR = 4.0
+"""See `Mind`: moves that a search in the learned model chooses with 1, 2, 4 and 8 are compared by
+benchmarks/chess_regret.py, on positions of development (docs/chess.md)."""
+
 
 class ChessGame:
     """Where a game began, and what was played: what `position` tells."""
@@ -73,16 +77,20 @@ class ChessGame:
         return state
 
 
-def chess_mind(directory: Path, device: str, planner: str = "rules") -> Mind:
+def chess_mind(
+    directory: Path, device: str, planner: str = "rules", latent_error: float = LATENT_ERROR
+) -> Mind:
     """A mind for chess, ready to think by this planner.
 
     A state takes 2 kB, a position has 218 legal moves at most.
+
+    :param latent_error: see `Mind`
     """
     # Heavy; a position is told before anything has to think about it.
     from muzero_agent import zoo
     from muzero_agent.adapters.engines.mind import Mind
 
     model = zoo.load(directory, device=device)
-    mind = Mind(model, RULES, state_bytes=2000, slots=48, most_legal=218)
+    mind = Mind(model, RULES, state_bytes=2000, slots=48, most_legal=218, latent_error=latent_error)
     mind.warm_up(ChessGame(), planner)
     return mind

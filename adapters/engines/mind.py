@@ -44,6 +44,8 @@ class Mind:
     :param state_bytes: memory of a state, roughly
     :param slots: legal actions of a state, on average
     :param most_legal: and at most
+    :param latent_error: least range of Q values (see `muzero_policy`) in the learned model, as a
+        multiple of that by the rules: values that are imagined are wrong by more
     :raises ValueError: if it is a model of another game
     """
 
@@ -55,6 +57,7 @@ class Mind:
         state_bytes: int,
         slots: int,
         most_legal: int,
+        latent_error: float = 1.0,
     ) -> None:
         self.model = model
         if getattr(model.action_space, "n", None) != rules.num_actions:
@@ -64,6 +67,7 @@ class Mind:
             )
         self.rules = rules
         self._state_bytes, self._slots, self._most_legal = state_bytes, slots, most_legal
+        self._latent_error = latent_error
         self.current: Thinker[Any] | None = None
         self._made_for: tuple[Any, ...] = ()
         self._behind = traced_steps()  # once for all trees: it takes half a second
@@ -166,6 +170,7 @@ class Mind:
     def _make(self, planner: str, megabytes: int, c_puct: float) -> Thinker[Any]:
         policy = self.model._configured_policy()
         by_rules = planner == "rules"
+        q_range = policy.min_q_range * (1.0 if by_rules else self._latent_error)
         slots = self._slots if by_rules else min(LATENT_CHILDREN, self.rules.num_actions)
         size = node_bytes(slots) + (self._state_bytes if by_rules else policy.latent_bytes)
         max_nodes = max((megabytes << 20) // size, 256)
@@ -177,7 +182,7 @@ class Mind:
             slots_per_node=slots,
             prove=by_rules,
             pb_c_init=c_puct,
-            min_q_range=max(policy.min_q_range, 1e-8),
+            min_q_range=max(q_range, 1e-8),
         )
         model: Any = (
             RulesModel(self.rules, policy.evaluate, self.cache)

@@ -691,6 +691,17 @@ def test_a_hash_without_room_is_halved(model: Path) -> None:
         assert thinker.grow()
 
 
+def test_the_learned_model_is_trusted_less(model: Path) -> None:
+    """Than the rules are: its least range of Q values is a multiple of theirs."""
+    mind = chess_mind(model, "cpu", latent_error=3.0)
+    mind.model.policy.value_error.fill_(0.1)
+    ranges = {
+        planner: mind.think_of(ChessGame(), planner).search._settings["min_q_range"][0]
+        for planner in ("rules", "latent")
+    }
+    assert ranges == {"rules": pytest.approx(0.2), "latent": pytest.approx(0.6)}
+
+
 def test_a_line_ends_with_the_game() -> None:
     """By repetition, by fifty moves, and where nobody can win."""
     shuffle = ["g1f3", "g8f6", "f3g1", "f6g8"]
