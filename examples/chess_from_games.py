@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--unroll-steps", type=int, default=2, help="in the second phase")
     parser.add_argument("--latent-coef", type=float, default=2.0, help="in the second phase")
-    parser.add_argument("--excursions", type=float, default=0.5, help="likewise: share of windows")
+    parser.add_argument("--excursions", type=float, default=0.8, help="likewise: share of windows")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--dynamics-blocks", type=int, default=4)

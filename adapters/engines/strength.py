@@ -22,6 +22,7 @@ MEASURED = (
     (1370, Play(1, 0.0)),
     (1722, Play(16, 0.0)),
     (1895, Play(64, 0.0)),
+    (2055, Play(256, 0.0)),
 )
 """Elo ratings of the chess model in the package, by the rules, from matches with Stockfish whose
 Skill Level 0 counts as 1,320 and 2 as 1,608, and with itself: benchmarks/chess_strength.py."""
