@@ -7,10 +7,10 @@ which neither side is ahead by six pawns, and every legal move of each is scored
 own. A move's regret is by how much it is worse than the best one, in centipawns, of scores cut off
 at ten pawns. Beside the network's first move, searches of it by the rules (which Reanalyse of
 recorded games would imitate) and in the learned model, stands the label that games to learn from
-have for the position. The scored positions are kept in --out; another model is measured in a
-minute. With --latent-error there are the moves of the engine in the learned model instead, with
-each of these factors (see `adapters.engines.mind.Mind`), and how much more or less they cost than
-the policy's.
+have for the position. Of searches it is told, too, how much more they cost than the policy's moves
+in these positions. The scored positions are kept in --out, for another model. With --latent-error
+there are searches of the engine in the learned model instead, with each of these factors (see
+`adapters.engines.mind.Mind`).
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ def players(model: MuZero) -> dict[str, Choose]:
 
 
 def engines(model: str, errors: list[float]) -> dict[str, Choose]:
-    """The engine in the learned model, as matches have it, with so many nodes."""
+    """The engine's search in the learned model, by slices as large as matches have them (the engine
+    itself begins with smaller ones)."""
 
     def searched(mind: Mind, nodes: int) -> Choose:
         def move(board: chess.Board) -> chess.Move:
@@ -217,9 +218,9 @@ def measured(name: str, found: list[int], of_policy: list[int] | None = None) ->
         "above_300": float((array > 300).mean()),
     }
     if of_policy is not None:
-        less = array - of_policy[: len(array)]
-        row["minus_policy"] = float(less.mean())
-        row["half_interval_of_that"] = float(1.96 * less.std(ddof=1) / np.sqrt(len(less)))
+        difference = array - of_policy[: len(array)]
+        half = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
+        row |= {"minus_policy": float(difference.mean()), "half_interval_of_that": float(half)}
     return row
 
 
@@ -253,7 +254,7 @@ def main() -> None:
     parser.add_argument("--engine", default="stockfish", help="command of a UCI engine")
     parser.add_argument("--positions", type=int, default=1_000)
     parser.add_argument("--searched", type=int, default=500, help="positions that are searched")
-    parser.add_argument("--latent-error", type=float, nargs="*", help="factors, of the engine's")
+    parser.add_argument("--latent-error", type=float, nargs="+", help="factors, of the engine's")
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -266,16 +267,23 @@ def main() -> None:
     choosing = players(zoo.load(arguments.model))
     if arguments.latent_error:
         choosing = {POLICY: choosing[POLICY]} | engines(arguments.model, arguments.latent_error)
-    of_policy: list[int] = []
+    of_policy: list[int] | None = None
     for name, choose in choosing.items():
         some = given if name == POLICY else given[: arguments.searched]
         moves: list[chess.Move] = []
         for start in tqdm(range(0, len(some), AT_ONCE), desc=name, leave=False):
             moves += choose([position.board for position in some[start : start + AT_ONCE]])
         found = regrets(moves, some)
-        of_policy = of_policy or found
         rows.append(measured(name, found, of_policy))
-    told = {"rows": rows, "model": arguments.model, "commit": commit(), "machine": machine()}
+        if name == POLICY:
+            of_policy = found
+    told = {
+        "rows": rows,
+        "model": arguments.model,
+        "seed": arguments.seed,
+        "commit": commit(),
+        "machine": machine(),
+    }
     path = arguments.out / ("latent_error.json" if arguments.latent_error else "regret.json")
     path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print(report(rows))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 RULES = ChessRules()
 
 LATENT_ERROR = 4.0
-"""See `Mind`: moves that a search in the learned model chooses with 1, 2, 4 and 8 are compared by
-benchmarks/chess_regret.py, on positions of development (docs/chess.md)."""
+"""See `Mind`. What moves cost does not tell 1, 2, 4 and 8 apart (docs/chess.md, What a move costs);
+the matches in the learned model were played with this one."""
 
 
 class ChessGame:

@@ -45,7 +45,8 @@ class Mind:
     :param slots: legal actions of a state, on average
     :param most_legal: and at most
     :param latent_error: least range of Q values (see `muzero_policy`) in the learned model, as a
-        multiple of that by the rules: values that are imagined are wrong by more
+        multiple of that by the rules, which is 0.5 at most: values that are imagined are wrong by
+        more
     :raises ValueError: if it is a model of another game
     """
 

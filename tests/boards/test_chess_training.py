@@ -143,15 +143,24 @@ def test_a_run_that_was_ended_goes_on(
     assert any(row["value_difference"] > 0 for row in found["behind_moves"])
     assert re.search(r"\| moves_imagined \|", shown)
 
-    run(
+    regret = (
         "benchmarks/chess_regret.py", tmp_path / "run" / "model", "--out", tmp_path,
         "--engine", program("stockfish"), "--positions", "20", "--searched", "2",
     )  # fmt: skip
+    run(*regret)
     rows = json.loads((tmp_path / "regret.json").read_text(encoding="utf-8"))["rows"]
     label, policy, *searches = rows
     assert label["positions"] == policy["positions"] == 20
     assert [row["positions"] for row in searches] == [2] * 6
     assert 0 <= label["regret"] < policy["regret"]  # which learned next to nothing
+    assert all("minus_policy" in row for row in searches)
+    run(*regret, "--latent-error", "1", "4")
+    rows = json.loads((tmp_path / "latent_error.json").read_text(encoding="utf-8"))["rows"]
+    assert rows[:2] == [label, policy]
+    assert [row["player"] for row in rows[2:]] == [
+        f"latent error {error}, {nodes}" for error in (1, 4) for nodes in (16, 64, 256)
+    ]
+    assert {row["positions"] for row in rows[2:]} == {2}
     scored = json.loads((tmp_path / "positions.json").read_text(encoding="utf-8"))["positions"]
     board = chess.Board(scored[0]["start"])
     for move in scored[0]["moves"]:
