@@ -447,8 +447,8 @@ class MuZero(OffPolicyAlgorithm):
             Regression, arXiv 2006.15134; with a model ROSMO, 2210.05980); or a mixture of these,
             such as {"search": 3, "actions": 1}: the model knows nothing of what was never tried,
             and searches alone come to hope for just that. "candidates": a softmax of the moves
-            that were scored, in games of chess. "auto": candidates in chess, else searches and
-            actions alike
+            that were scored, in games of chess, which "search" searches by the rules. "auto":
+            candidates in chess, else searches and actions alike
         :param value_targets: "search": from rewards and the newest values, as `learn` has them but
             for `regret_tolerance`; "result": the return, or the result of the game; "evaluation":
             recorded values; or a mixture, such as {"result": 0.3, "evaluation": 0.7}, in which what
@@ -461,7 +461,8 @@ class MuZero(OffPolicyAlgorithm):
         :param unroll_steps: K; None: the model's own. 0 learns policy and value alone, in games
             of chess
         :param batch_size: None: the model's own
-        :param reanalyse_ratio: recorded states that are searched anew with each update, in turn
+        :param reanalyse_ratio: recorded states that are searched anew with each update: in turn, or
+            in games of chess as windows of K + 1 of the batch
         :param value_smoothing: see `categorical.Support.smoothing`
         :param latent_coef: weight of the distance of imagined latents from those of the states that
             followed, see `losses.muzero_loss`: the quickest way to learn g where h stays as it is

@@ -23,13 +23,17 @@ from muzero_agent.batch import Batch
 from muzero_agent.datasets.episodes import read_episodes
 from muzero_agent.datasets.recorded import fill, observations_of
 from muzero_agent.reanalyse import Sweep
+from muzero_agent.rules_planner import RulesPlanner
 from muzero_agent.updates import Updates
 
 if TYPE_CHECKING:
+    from muzero_agent.adapters.envs.chess_rules import ChessState
     from muzero_agent.datasets.chess_games import ChessGames
     from muzero_agent.muzero import MuZero
+    from muzero_agent.planner import Plan
 
 POLICY_TARGETS = ("search", "actions", "good_actions")
+CHESS_POLICY_TARGETS = ("search", "candidates", "actions")
 AUTO_POLICY: Mapping[str, float] = {"search": 1.0, "actions": 1.0}
 VALUE_TARGETS = ("search", "result", "evaluation")
 AHEAD = 2  # batches that are drawn while another is learned
@@ -308,7 +312,7 @@ class _Recorded:
         plan = model._configured_policy().plan(
             model._normalized(replay.observations_at(rows)),
             legal_actions=replay.legal[rows.env, rows.row % replay.capacity],
-            noise=0.0 if model.search == "gumbel" else 1.0,  # as in `learn`
+            noise=_noise(model),
             temperature=1.0,
             rng=model._rng,
         )
@@ -326,28 +330,31 @@ class _GamesOfChess:
     """Positions on the disk; batches are drawn by a thread while another is learned."""
 
     def __init__(self, model: MuZero, games: ChessGames, settings: OfflineSettings) -> None:
+        from muzero_agent.adapters.envs.chess_rules import ChessRules
         from muzero_agent.datasets.chess_games import ChessBatches
         from muzero_agent.datasets.excursions import Excursions
+        from muzero_agent.datasets.game_searches import GameSearches
 
-        if "search" in {*_names(settings.policy_targets), *_names(settings.value_targets)}:
-            raise ValueError(
-                'targets by "search" need episodes in memory: give '
-                "`datasets.chess_games.episodes(games, most=...)`"
-            )
         _check_chess(model)
         self.model = model
-        kind = "candidates" if settings.policy_targets == "auto" else settings.policy_targets
-        if kind not in ("candidates", "actions"):
-            raise ValueError(f"policy_targets={kind!r}: choose 'candidates' or 'actions'")
+        policies = _weights(
+            "policy_targets", settings.policy_targets, {"candidates": 1.0}, CHESS_POLICY_TARGETS
+        )
+        recorded = [name for name in policies if name != "search"]
+        if len(recorded) > 1:
+            raise ValueError(
+                f"policy_targets={settings.policy_targets!r}: of 'candidates' and 'actions' give "
+                "one: where no moves were scored, candidates are what was played"
+            )
         auto = {"evaluation": 1.0, "result": 1e-6}  # the latter where there is no other
-        weights = settings.value_weights(auto, ("result", "evaluation"))
+        weights = settings.value_weights(auto, VALUE_TARGETS)
         compares = (
             max(model.consistency_coef, model.reconstruction_coef or 0.0, settings.latent_coef) > 0
         )
         self.batches = ChessBatches(
             games,
             unroll_steps=settings.unroll_steps,
-            policy=kind,
+            policy=recorded[0] if recorded else "actions",
             values=weights,
             temperature=settings.softness,
             max_drop=settings.max_drop,
@@ -355,6 +362,16 @@ class _GamesOfChess:
             device=model.device,
             seed=_seed(model),
         )
+        self._planner = RulesPlanner(ChessRules())
+        self._searches: GameSearches | None = None
+        if "search" in {*policies, *weights}:
+            windows = settings.reanalyse_ratio // (settings.unroll_steps + 1)
+            if windows < 1:
+                raise ValueError(
+                    f"reanalyse_ratio={settings.reanalyse_ratio}: targets from searches need at "
+                    f"least {settings.unroll_steps + 1}, the positions of a window"
+                )
+            self._searches = GameSearches(games, self._plan, policies, weights, windows)
         self._excursions = Excursions(
             games, model.policy.evaluate, settings.excursions, seed=_seed(model) + 1
         )
@@ -363,7 +380,18 @@ class _GamesOfChess:
     def sample(self, batch_size: int) -> Batch:
         batch = self._ahead.next()
         # Not ahead of time, since the network is asked.
+        if self._searches is not None:
+            batch = self._searches.renew(batch)
         return self._excursions.leave(batch) if self._excursions.rate > 0 else batch
+
+    def _plan(self, states: Sequence[ChessState]) -> Plan:
+        return self.model._configured_policy().plan_by_rules(
+            states,
+            self._planner,
+            noise=_noise(self.model),
+            temperature=1.0,
+            rng=self.model._rng,
+        )
 
     def learned(self, batch: Batch, error: torch.Tensor) -> None:
         policy = self.model.policy
@@ -376,8 +404,9 @@ class _GamesOfChess:
         self._ahead.close()
 
 
-def _names(targets: str | Mapping[str, float]) -> set[str]:
-    return {targets} if isinstance(targets, str) else {*targets}
+def _noise(model: MuZero) -> float:
+    """Of searches for targets, as in `learn`."""
+    return 0.0 if model.search == "gumbel" else 1.0
 
 
 def _check_chess(model: MuZero) -> None:

@@ -267,6 +267,7 @@ class MuZeroPolicy(BasePolicy):
         *,
         noise: float = 0.0,
         temperature: float = 1.0,
+        rng: np.random.Generator | None = None,
         variations: bool = False,
     ) -> Plan:
         """Search from B states by the rules of `planner`, which evaluates them by the network."""
@@ -274,7 +275,7 @@ class MuZeroPolicy(BasePolicy):
         return planner.plan(
             states,
             self.evaluate,
-            rng=self.rng,
+            rng=self.rng if rng is None else rng,
             noise=noise,
             temperature=temperature,
             variations=variations,

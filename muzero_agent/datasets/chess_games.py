@@ -170,10 +170,17 @@ class ChessGames:
         """Moves of one player since a capture or a pawn's move."""
         return self._take("clock", rows).astype(np.int64)
 
-    def values(self, rows: Rows, weights: Mapping[str, float]) -> NDArray[np.float32]:
+    def values(
+        self,
+        rows: Rows,
+        weights: Mapping[str, float],
+        searched: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """Value targets, for the player to move, NaN where none is told.
 
-        :param weights: of "result" and "evaluation"; where one is not told, the other counts alone
+        :param weights: of "result", "evaluation" and "search"; what is not told leaves its weight
+            to the others
+        :param searched: values that searches found, in the shape of the rows
         """
         black = (self._take("state", rows).astype(np.int64) & 1).astype(np.bool_)
         result = self._game_column("result", rows).astype(np.float32)
@@ -181,6 +188,8 @@ class ChessGames:
         score = self._take("evaluation", rows)
         evaluation = np.where(score == UNSCORED, np.float32(np.nan), value_of(score))
         parts = {"result": np.where(black, -result, result), "evaluation": evaluation}
+        if searched is not None:
+            parts["search"] = searched
         total = np.zeros(rows.row.shape, np.float32)
         weight = np.zeros(rows.row.shape, np.float32)
         for name, part in parts.items():

@@ -486,8 +486,6 @@ def test_games_with_searches(games: ChessGames) -> None:
     assert few[0].players is not None
     assert few[0].players.tolist() == [0, 1, 0, 1, 0]
     learner().learn_offline(few, 2, value_targets={"search": 0.5, "evaluation": 0.5})
-    with pytest.raises(ValueError, match="need episodes in memory"):
-        learner().learn_offline(games, 1, policy_targets="search")
 
 
 def test_games_of_chess_are_for_models_of_chess(games: ChessGames, files: list[Path]) -> None:

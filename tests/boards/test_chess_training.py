@@ -24,6 +24,7 @@ from muzero_agent.checkpoints import load_checkpoint
 from muzero_agent.training import start_from
 
 ROOT = Path(__file__).resolve().parents[2]
+VARIANTS = ["none", "labels", "searches", "both", "own-games"]
 SMALL = ["--channels", "8", "--blocks", "1", "--dynamics-blocks", "1", "--batch-size", "8"]
 
 
@@ -53,6 +54,7 @@ def run(
 ) -> Callable[..., str]:
     """run(script, *arguments): what it prints. In this process: another takes seconds to import."""
     monkeypatch.setenv("MUZERO_AGENT_CACHE", str(tmp_path))
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")  # which as scripts import each other
 
     def call(script: str, *arguments: str | Path) -> str:
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
@@ -166,3 +168,21 @@ def test_a_run_that_was_ended_goes_on(
     for move in scored[0]["moves"]:
         board.push_uci(move)
     assert {move.uci() for move in board.legal_moves} == scored[0]["scores"].keys()
+
+    reanalyse = (
+        "benchmarks/chess_reanalyse.py", tmp_path / "run" / "model", games, "--own", games,
+        "--out", tmp_path, "--updates", "1", "--simulations", "2", "--held-out", "12",
+        "--rate", "1", "--engine", program("stockfish"), "--positions", "20", "--seed", "77",
+    )  # fmt: skip
+    shown = run(*reanalyse)
+    told = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in (tmp_path / f"{name}.json" for name in VARIANTS)
+    }
+    assert told["none"]["updates"] == 0
+    assert np.mean(told["none"]["regrets"]) == policy["regret"]
+    assert all(told[name]["updates"] == 1 for name in VARIANTS[1:])
+    # Searches find what such a network expects, a draw; the labels tell something else.
+    assert len({told[name]["value_error"] for name in ("none", "labels", "both")}) == 3
+    assert len(re.findall(r"^\| (none|labels|searches|both|own games) ", shown, re.MULTILINE)) == 5
+    assert run(*reanalyse).endswith(shown)  # and did not learn anything again
