@@ -59,10 +59,8 @@ def plan(states: Sequence[ChessState]) -> Plan:
     )  # fmt: skip
 
 
-def batch_of(games: ChessGames, policy: str = "candidates", **values: float) -> Batch:
-    batches = ChessBatches(
-        games, unroll_steps=STEPS, policy=policy, values=values or {"evaluation": 1.0}, seed=0
-    )
+def batch_of(games: ChessGames, values: dict[str, float]) -> Batch:
+    batches = ChessBatches(games, unroll_steps=STEPS, policy="candidates", values=values, seed=0)
     return batches.sample(16)
 
 
@@ -70,9 +68,8 @@ def renewed(
     games: ChessGames, policies: dict[str, float], values: dict[str, float], windows: int = 16
 ) -> tuple[Batch, Batch]:
     """A batch with its labels, and the same one with searches."""
-    before = batch_of(games, **values)
-    after = batch_of(games, **values)
-    return before, GameSearches(games, plan, policies, values, windows).renew(after)
+    after = GameSearches(games, plan, policies, values, windows).renew(batch_of(games, values))
+    return batch_of(games, values), after
 
 
 def at(batch: Batch, position: int) -> tuple[list[int], list[int]]:
