@@ -38,6 +38,8 @@ from muzero_agent.programs import UciPlayer
 ENGINE = Path(sys.executable).with_name("muzero-uci")
 OPENING_MOVES = 4  # random ones
 LOOK = 5.0  # seconds between two looks at how far matches are
+PLANNERS = ("rules", "latent")
+NODES = (1, 16, 64, 256)
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ def points() -> dict[str, tuple[Side, Side, int]]:
             OPPONENTS[name],
             400 if planner == "rules" and nodes in (1, 64) else 100,
         )
-        for planner in ("rules", "latent")
-        for nodes in (1, 16, 64, 256)
+        for planner in PLANNERS
+        for nodes in NODES
         for name in ("skill-0", "skill-2")
     }
     for name in ("random", "gnuchess", "toga2"):
@@ -121,8 +123,12 @@ def points() -> dict[str, tuple[Side, Side, int]]:
             f"{planner}-{nodes}-{name}": (ours(planner, nodes), OPPONENTS[name], 100)
             for planner, nodes in (("latent", 1), ("rules", 64))
         }
-    for nodes in (16, 64, 256):
+    for nodes in NODES[1:]:
         found[f"latent-{nodes}-rules-{nodes}"] = (ours("latent", nodes), ours("rules", nodes), 100)
+    for fewer, more in pairwise(NODES):
+        for planner in PLANNERS:
+            name = f"{planner}-{more}-{planner}-{fewer}"
+            found[name] = (ours(planner, more), ours(planner, fewer), 100)
     for name in ("skill-0", "skill-2"):
         side = ours("rules", seconds=1.0, threads=2)
         found[f"rules-1s-{name}"] = (side, OPPONENTS[name], 40)
@@ -228,7 +234,7 @@ def ratings(out: Path) -> dict[str, tuple[float, float]]:
     each match is. Of one node with a temperature ("temperature-1.0"): one below the other.
     """
     found: dict[str, tuple[float, float]] = {}
-    for nodes in (1, 16, 64, 256):
+    for nodes in NODES:
         player = f"rules-{nodes}"
         told = [
             (rating + elo, (high - low) / 2)

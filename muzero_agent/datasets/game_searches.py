@@ -57,6 +57,8 @@ class GameSearches:
         window, step = np.nonzero(row < self.games.last_rows(first)[:, None])
         rows = Rows(first.env[window], row[window, step])
         plan = self._plan(states(self.games, rows))
+        # Of what a search says of its root this is nearest to the labels of held-out games: means
+        # of all visits count every move that was tried and found bad.
         values = self.games.values(rows, self._values, plan.improved_value)
         if self._searched > 0:
             told = batch.policies[window, step] * batch.policy_mask[window, step, None] * self._told
