@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from muzero_agent.commands import split_command
 from muzero_agent.datasets.pgn import split_games
+from muzero_agent.processes import end_with_parent
 from muzero_agent.uci_client import start_engine
 
 BEST, SOFT = 0.70, 0.26  # how often the best move is played, and one of the scored; else any
@@ -189,6 +190,7 @@ def start_labelling(labelling: Labelling) -> chess.engine.SimpleEngine:
 
 
 def _begin(labelling: Labelling) -> None:
+    end_with_parent()
     _ENGINE.append((start_labelling(labelling), labelling))
 
 

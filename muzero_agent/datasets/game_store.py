@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from muzero_agent.datasets.pgn import CANDIDATES, Game, open_pgn, parse_game, split_games
+from muzero_agent.processes import end_with_parent
 
 VERSION = 1
 COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -168,7 +169,9 @@ def convert(
             pool = None
             if workers > 1:
                 context = multiprocessing.get_context("spawn")
-                pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
+                pool = stack.enter_context(
+                    ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
+                )
             rows = games = skipped = 0
             for game in _parsed(split_games(text), pool, workers):
                 bar.update(raw.tell() - bar.n)

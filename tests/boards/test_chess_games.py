@@ -7,6 +7,9 @@ import io
 import math
 import random
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -527,6 +530,24 @@ def test_games_are_made_and_made_to_the_end(
     for wrong in ({"games": 0}, {"workers": 0}):
         with pytest.raises(ValueError, match="give at least 1"):
             generate(path, **({"games": 1, "labelling": labelling} | wrong))  # type: ignore[arg-type]
+
+
+def test_killed_games_leave_no_process_behind(
+    tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    """Workers hold the pipe, too: it ends with the last of them."""
+    path = tmp_path / "games.pgn"
+    command = [sys.executable, "-m", "muzero_agent.cli", "chess", "generate", str(path)]
+    command += ["--engine", program("stockfish"), "--nodes", "50", "--workers", "2"]
+    with subprocess.Popen(
+        [*command, "--no-progress"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (path.exists() and path.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        process.communicate(timeout=20)
+    assert path.stat().st_size
 
 
 def test_a_game_of_a_number_is_always_the_same(program: Callable[[str], str]) -> None:
