@@ -1,21 +1,21 @@
 """Whether a trained chess model still learns from its searches, beside what labels teach it.
 
-    python benchmarks/chess_reanalyse.py zoo/models/chess games-0.pgn.zst games-1.pgn.zst \
-        --own own.pgn.zst --out runs/reanalyse
+    python benchmarks/chess_reanalyse.py zoo/models/chess games.pgn.zst --own own.pgn.zst --out RUN
 
 From the weights of the model, policy and value learn as many updates more by each variant, at one
 rate and from the same draw of positions: from the labels, from searches by the rules with the
 newest weights (Reanalyse), from both alike; and, where --own names games that the engine played
 with itself (`muzero-agent chess generate --engine muzero-uci`), from searches of their positions
-and from their results, and from the labels of other positions in turn with that. Then the labels
-of held-out games are told, and what the policy's moves cost, in the positions of
-`chess_regret.py`, which are kept in --out. A variant that is finished has a file in --out, and is
-not repeated.
+and from their results. Then the labels of held-out games are told, and what the policy's moves
+cost, in the positions of `chess_regret.py`, which are kept in --out. Of the model as it is, it is
+told as well how far the values of its searches are from labels. A variant that is finished has a
+file in --out, and is not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -28,9 +28,13 @@ from chess_regret import POLICY, measured, minus, players, positions, regrets
 from stable_baselines3.common.callbacks import BaseCallback
 
 from muzero_agent import MuZero, zoo
-from muzero_agent.datasets.chess_games import ChessGames, agreement
+from muzero_agent.adapters.envs.chess_rules import ChessRules
+from muzero_agent.batch import Rows
+from muzero_agent.datasets.chess_games import ChessGames, agreement, states
 from muzero_agent.machine import commit, machine
+from muzero_agent.rules_planner import RulesPlanner
 
+AT_ONCE = 64  # searches
 WARM_UP = 50  # updates in which the learning rate rises
 NONE = "none"  # the model as it is
 OWN = {"policy_targets": "search", "value_targets": {"search": 1.0, "result": 1.0}}
@@ -64,6 +68,42 @@ def schedule(peak: float, updates: int) -> Callable[[float], float]:
     return rate
 
 
+def told_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What has to be the same in all variants of a directory."""
+    weights = (Path(arguments.model) / "model.safetensors").read_bytes()
+    return {
+        "weights": hashlib.sha256(weights).hexdigest(),
+        "updates_of_each": arguments.updates,
+        "simulations": arguments.simulations,
+        "rate": arguments.rate,
+        "held_out": arguments.held_out,
+        "seed": arguments.seed,
+    }
+
+
+def search_values(model: MuZero, games: ChessGames, number: int) -> dict[str, float]:
+    """Mean distances from labels, of the network's values and of what its searches by the rules
+    make of them.
+
+    :param number: of positions to draw
+    """
+    drawn = np.random.default_rng(0).choice(len(games), min(number, len(games)), replace=False)
+    rows = games.rows(np.sort(drawn))
+    label = games.values(rows, {"evaluation": 1.0})
+    kept = (rows.row < games.last_rows(rows)) & ~np.isnan(label)
+    rows, label = Rows(rows.env[kept], rows.row[kept]), label[kept]
+    found: dict[str, list[Any]] = {"value": [], "mixed_value": [], "improved_value": []}
+    given = states(games, rows)
+    for start in range(0, len(given), AT_ONCE):
+        plan = model.plan(given[start : start + AT_ONCE], planner=RulesPlanner(ChessRules()))
+        for name, parts in found.items():
+            parts.append(getattr(plan, name))
+    told = {name: np.concatenate(parts) for name, parts in found.items()}
+    told["network"] = model.policy.evaluate(games.observations(rows)).value
+    errors = {name: float(np.abs(values - label).mean()) for name, values in told.items()}
+    return errors | {"positions": len(label)}
+
+
 def learn(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One variant, and what came of it."""
     learned, held_out = ChessGames.open(arguments.games).split()
@@ -87,19 +127,18 @@ def learn(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     given = positions(
         arguments.out / "positions.json", arguments.engine, arguments.positions, arguments.seed
     )
+    values = search_values(model, held_out, arguments.positions) if name == NONE else None
     moves = players(model)[POLICY]([position.board for position in given])
-    return {
+    return told_of(arguments) | {
         "variant": name,
         "updates": updates,
         "positions_learned": updates * model.batch_size,
-        "simulations": arguments.simulations,
-        "rate": arguments.rate,
         "seconds_of_the_processor": round(seconds),
         "positions": found.positions,
         "top_1": found.top_1,
         "value_error": found.value_error,
         "regrets": regrets(moves, given),
-        "seed": arguments.seed,
+        "search_values": values,
         "commit": commit(),
         "machine": machine(),
     }
@@ -138,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", help="model directory")
     parser.add_argument("games", type=Path, nargs="+", help="PGN, also .zst, or its binary form")
-    parser.add_argument("--own", type=Path, help="the same, of games of the engine with itself")
+    parser.add_argument("--own", type=Path, help="games of the engine with itself")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--updates", type=int, default=400)
@@ -154,10 +193,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in arguments.only:
+    wanted = [name for name in arguments.only if VARIANTS[name] is not OWN or arguments.own]
+    for name in VARIANTS:
         path = _path(arguments.out, name)
-        if not path.exists() and not (VARIANTS[name] is OWN and arguments.own is None):
-            path.write_text(json.dumps(learn(name, arguments)) + "\n", encoding="utf-8")
+        if path.exists():
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if told_of(arguments).items() <= told.items():
+                continue
+            raise SystemExit(f"{path} was learned with other arguments: give another --out")
+        if name in wanted:
+            fresh = path.with_suffix(".unfinished")
+            fresh.write_text(json.dumps(learn(name, arguments)) + "\n", encoding="utf-8")
+            fresh.replace(path)
     print(report(arguments.out))
 
 

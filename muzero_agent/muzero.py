@@ -420,7 +420,7 @@ class MuZero(OffPolicyAlgorithm):
         softness: float = 50.0,
         unroll_steps: int | None = None,
         batch_size: int | None = None,
-        reanalyse_ratio: int = 64,
+        reanalyse_ratio: int | None = None,
         value_smoothing: float = 0.0,
         latent_coef: float = 0.0,
         excursions: float = 0.0,
@@ -447,13 +447,13 @@ class MuZero(OffPolicyAlgorithm):
             Regression, arXiv 2006.15134; with a model ROSMO, 2210.05980); or a mixture of these,
             such as {"search": 3, "actions": 1}: the model knows nothing of what was never tried,
             and searches alone come to hope for just that. "candidates": a softmax of the moves
-            that were scored, in games of chess, which "search" searches by the rules. "auto":
+            that were scored, in games of chess; searches of these go by the rules. "auto":
             candidates in chess, else searches and actions alike
         :param value_targets: "search": from rewards and the newest values, as `learn` has them but
-            for `regret_tolerance`; "result": the return, or the result of the game; "evaluation":
-            recorded values; or a mixture, such as {"result": 0.3, "evaluation": 0.7}, in which what
-            was not recorded of a state leaves its weight to the others. "auto": evaluation in
-            chess, where none is told the result, else search
+            for `regret_tolerance`, in chess what searches find; "result": the return, or that of
+            the game; "evaluation": recorded values; or a mixture, such as {"result": 0.3,
+            "evaluation": 0.7}, in which what was not recorded of a state leaves its weight to the
+            others. "auto": evaluation in chess, where none is told the result, else search
         :param max_drop: with "actions", those after which the recorded value of the player is lower
             by more than this are blunders, which are not imitated; of a game from -1 to 1
         :param softness: of that softmax, in centipawns: by so much a move is worse that is
@@ -461,8 +461,9 @@ class MuZero(OffPolicyAlgorithm):
         :param unroll_steps: K; None: the model's own. 0 learns policy and value alone, in games
             of chess
         :param batch_size: None: the model's own
-        :param reanalyse_ratio: recorded states that are searched anew with each update: in turn, or
-            in games of chess as windows of K + 1 of the batch
+        :param reanalyse_ratio: recorded states that are searched anew with each update. None: 64,
+            in turn; in games of chess all K + 1 of each window of the batch, of which fewer may be
+            searched where targets are mixed
         :param value_smoothing: see `categorical.Support.smoothing`
         :param latent_coef: weight of the distance of imagined latents from those of the states that
             followed, see `losses.muzero_loss`: the quickest way to learn g where h stays as it is

@@ -36,6 +36,7 @@ POLICY_TARGETS = ("search", "actions", "good_actions")
 CHESS_POLICY_TARGETS = ("search", "candidates", "actions")
 AUTO_POLICY: Mapping[str, float] = {"search": 1.0, "actions": 1.0}
 VALUE_TARGETS = ("search", "result", "evaluation")
+SEARCHED = 64  # states of episodes with each update, unless told otherwise
 AHEAD = 2  # batches that are drawn while another is learned
 
 
@@ -49,7 +50,7 @@ class OfflineSettings:
     softness: float
     unroll_steps: int
     batch_size: int
-    reanalyse_ratio: int
+    reanalyse_ratio: int | None
     value_smoothing: float
     latent_coef: float
     excursions: float
@@ -60,6 +61,8 @@ class OfflineSettings:
         """Raise ValueError for what cannot work."""
         for name, least in (("unroll_steps", 0), ("batch_size", 1), ("reanalyse_ratio", 0)):
             number = getattr(self, name)
+            if name == "reanalyse_ratio" and number is None:
+                continue
             whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
             if not whole or number < least:
                 raise ValueError(f"{name}={number!r}: give a whole number of at least {least}")
@@ -125,8 +128,8 @@ class _Source(Protocol):
         """Draw a batch."""
         ...
 
-    def learned(self, batch: Batch, error: torch.Tensor) -> None:
-        """A batch was learned; what its values lacked, [B]."""
+    def learned(self, batch: Batch, values: torch.Tensor) -> None:
+        """A batch was learned, whose first values the network told as these, [B]."""
         ...
 
     def close(self) -> None:
@@ -210,8 +213,7 @@ def _update(
     with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
         losses = model._loss(batch, settings.latent_coef)
     updates.apply(losses.total)
-    error = (losses.root_value.float() - batch.values[:, 0]).abs()
-    source.learned(batch, error * batch.value_mask[:, 0])
+    source.learned(batch, losses.root_value.detach().float())
     return torch.stack(losses[:-1]).detach()
 
 
@@ -267,6 +269,7 @@ def _chess_games(dataset: Any, progress_bar: bool) -> ChessGames | None:
     return ChessGames.open(named, progress_bar=progress_bar)
 
 
+TOLD = {"evaluation": 1.0, "result": 1e-6}  # the latter where there is no other
 OFFLINE = {"regret_tolerance": math.inf}
 """Of the replay: were returns cut off where a search hopes for more, nobody would test the hope."""
 
@@ -276,7 +279,8 @@ class _Recorded:
 
     def __init__(self, model: MuZero, dataset: Any, settings: OfflineSettings) -> None:
         self.model = model
-        self.ratio = settings.reanalyse_ratio
+        given = settings.reanalyse_ratio
+        self.ratio = SEARCHED if given is None else given
         values = settings.value_weights({"search": 1.0}, VALUE_TARGETS)
         policies = settings.policy_weights()
         self.searches = "search" in values or not policies.keys() <= {"actions"}
@@ -318,7 +322,8 @@ class _Recorded:
         )
         replay.update_search(rows, plan.policy, plan.mixed_value, plan.regret())
 
-    def learned(self, batch: Batch, error: torch.Tensor) -> None:
+    def learned(self, batch: Batch, values: torch.Tensor) -> None:
+        error = (values - batch.values[:, 0]).abs() * batch.value_mask[:, 0]
         self.replay.update_errors(batch.rows, error.cpu().numpy())
         self.model.policy.value_error.fill_(self.replay.typical_error or 0.0)
 
@@ -346,8 +351,9 @@ class _GamesOfChess:
                 f"policy_targets={settings.policy_targets!r}: of 'candidates' and 'actions' give "
                 "one: where no moves were scored, candidates are what was played"
             )
-        auto = {"evaluation": 1.0, "result": 1e-6}  # the latter where there is no other
-        weights = settings.value_weights(auto, VALUE_TARGETS)
+        weights = settings.value_weights(TOLD, VALUE_TARGETS)
+        # By them values are judged: their distance from what searches make of them tells little.
+        self._told = {name: weights[name] for name in weights if name != "search"} or TOLD
         compares = (
             max(model.consistency_coef, model.reconstruction_coef or 0.0, settings.latent_coef) > 0
         )
@@ -365,12 +371,9 @@ class _GamesOfChess:
         self._planner = RulesPlanner(ChessRules())
         self._searches: GameSearches | None = None
         if "search" in {*policies, *weights}:
-            windows = settings.reanalyse_ratio // (settings.unroll_steps + 1)
-            if windows < 1:
-                raise ValueError(
-                    f"reanalyse_ratio={settings.reanalyse_ratio}: targets from searches need at "
-                    f"least {settings.unroll_steps + 1}, the positions of a window"
-                )
+            windows = _searched_windows(
+                settings, alone={*policies} == {"search"} or {*weights} == {"search"}
+            )
             self._searches = GameSearches(games, self._plan, policies, weights, windows)
         self._excursions = Excursions(
             games, model.policy.evaluate, settings.excursions, seed=_seed(model) + 1
@@ -380,9 +383,12 @@ class _GamesOfChess:
     def sample(self, batch_size: int) -> Batch:
         batch = self._ahead.next()
         # Not ahead of time, since the network is asked.
+        last = np.full(batch_size, batch.actions.shape[1])
+        if self._excursions.rate > 0:
+            last = self._excursions.leave(batch)
         if self._searches is not None:
-            batch = self._searches.renew(batch)
-        return self._excursions.leave(batch) if self._excursions.rate > 0 else batch
+            self._searches.renew(batch, last)
+        return batch
 
     def _plan(self, states: Sequence[ChessState]) -> Plan:
         return self.model._configured_policy().plan_by_rules(
@@ -393,15 +399,37 @@ class _GamesOfChess:
             rng=self.model._rng,
         )
 
-    def learned(self, batch: Batch, error: torch.Tensor) -> None:
-        policy = self.model.policy
+    def learned(self, batch: Batch, values: torch.Tensor) -> None:
+        told = self.batches.games.values(batch.rows, self._told)
+        errors = np.abs(values.cpu().numpy() - told)
+        if np.isnan(errors).all():
+            return
+        mean, policy = float(np.nanmean(errors)), self.model.policy
         before = float(policy.value_error)
-        told = float(batch.value_mask[:, 0].sum())
-        mean = float(error.sum()) / max(told, 1.0)
         policy.value_error.fill_(before + 0.02 * (mean - before) if before > 0 else mean)
 
     def close(self) -> None:
         self._ahead.close()
+
+
+def _searched_windows(settings: OfflineSettings, *, alone: bool) -> int:
+    """Of each batch.
+
+    :param alone: whether there are no other policies, or values, to learn
+    :raises ValueError: if there would be none to learn in some windows
+    """
+    size, positions = settings.batch_size, settings.unroll_steps + 1
+    if settings.reanalyse_ratio is None:
+        return size
+    windows = min(settings.reanalyse_ratio // positions, size)
+    least = size if alone else 1
+    if windows < least:
+        raise ValueError(
+            f"reanalyse_ratio={settings.reanalyse_ratio}: {'all' if alone else 'some'} windows of "
+            f"a batch, of {positions} positions, are searched for these targets: give at least "
+            f"{least * positions}, or None"
+        )
+    return windows
 
 
 def _noise(model: MuZero) -> float:

@@ -176,11 +176,12 @@ class ChessGames:
         weights: Mapping[str, float],
         searched: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        """Value targets, for the player to move, NaN where none is told.
+        """Value targets, for the player to move, float32 in the shape of the rows, -1 .. 1; NaN
+        where none is told.
 
         :param weights: of "result", "evaluation" and "search"; what is not told leaves its weight
             to the others
-        :param searched: values that searches found, in the shape of the rows
+        :param searched: values that searches found
         """
         black = (self._take("state", rows).astype(np.int64) & 1).astype(np.bool_)
         result = self._game_column("result", rows).astype(np.float32)

@@ -40,8 +40,11 @@ class Excursions:
         self.rng = np.random.default_rng(seed)
         self._evaluate = evaluate
 
-    def leave(self, batch: Batch) -> Batch:
-        """The batch, some of whose windows are written anew behind the position that they leave."""
+    def leave(self, batch: Batch) -> NDArray[np.int64]:
+        """Write some windows of a batch anew, in place, behind the position that they leave.
+
+        :return: [B], of each window the number of its last position that is on record, 0 .. K
+        """
         size, steps = batch.actions.shape
         windows = np.flatnonzero(self.rng.random(size) < self.rate)
         rows = Rows(batch.rows.env[windows], batch.rows.row[windows])
@@ -68,7 +71,9 @@ class Excursions:
             at[out] = np.arange(first, len(model.states))
             logits[out], over[out] = found.prior_logits, found.terminal
             self._write(batch, windows[out], step, actions, seen, found)
-        return batch
+        last = np.full(size, steps, np.int64)
+        last[windows] = leaving
+        return last
 
     @staticmethod
     def _write(

@@ -21,7 +21,7 @@ SEARCH = "search"
 
 
 class GameSearches:
-    """Searches positions of each batch, and mixes what it finds with what is told of them.
+    """Searches positions of batches, and mixes what it finds with what is told of them.
 
     :param games: from which the batches come
     :param plan: searches from B states with the newest weights
@@ -45,16 +45,19 @@ class GameSearches:
         self._searched = float(policies.get(SEARCH, 0.0))
         self._told = float(sum(policies.values())) - self._searched
 
-    def renew(self, batch: Batch) -> Batch:
-        """The batch, the first windows of which have targets from searches in all their positions;
-        in the other ones, what only a search could tell is masked."""
-        if self._told == 0:
-            batch.policy_mask.zero_()
-        steps = batch.values.shape[1]
+    def renew(self, batch: Batch, last: NDArray[np.int64]) -> None:
+        """Give all positions of the first windows of a batch, in place, targets from searches.
+
+        :param last: [B], of each window the number of the last position to search, 0 .. K
+        """
+        steps = np.arange(batch.values.shape[1])
         first = Rows(batch.rows.env[: self.windows], batch.rows.row[: self.windows])
-        row = first.row[:, None] + np.arange(steps)
+        row = first.row[:, None] + steps
         # Where a game ends nothing is left to search.
-        window, step = np.nonzero(row < self.games.last_rows(first)[:, None])
+        wanted = (row < self.games.last_rows(first)[:, None]) & (
+            steps <= last[: self.windows, None]
+        )
+        window, step = np.nonzero(wanted)
         rows = Rows(first.env[window], row[window, step])
         plan = self._plan(states(self.games, rows))
         # Of what a search says of its root this is nearest to the labels of held-out games: means
@@ -69,7 +72,6 @@ class GameSearches:
         if self._values.get(SEARCH, 0.0) > 0:
             batch.values[window, step] = self._tensor(values, batch)
             batch.value_mask[window, step] = 1.0
-        return batch
 
     @staticmethod
     def _tensor(array: NDArray[np.float32], batch: Batch) -> torch.Tensor:

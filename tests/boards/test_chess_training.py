@@ -185,4 +185,11 @@ def test_a_run_that_was_ended_goes_on(
     # Searches find what such a network expects, a draw; the labels tell something else.
     assert len({told[name]["value_error"] for name in ("none", "labels", "both")}) == 3
     assert len(re.findall(r"^\| (none|labels|searches|both|own games) ", shown, re.MULTILINE)) == 5
-    assert run(*reanalyse).endswith(shown)  # and did not learn anything again
+    errors = told["none"]["search_values"]
+    assert errors["positions"] > 0
+    assert all(errors[name] > 0 for name in ("network", "value", "mixed_value", "improved_value"))
+    written = (tmp_path / "both.json").stat().st_mtime_ns
+    assert run(*reanalyse) == shown
+    assert (tmp_path / "both.json").stat().st_mtime_ns == written
+    with pytest.raises(SystemExit, match="with other arguments: give another --out"):
+        run(*reanalyse, "--rate", "2")

@@ -84,7 +84,7 @@ def test_what_follows_is_told_by_the_rules(
 ) -> None:
     store = games.stores[0]
     before, batch = batch_of(games, 400, seed=1), batch_of(games, 400, seed=1)
-    assert Excursions(games, said, 0.5, seed=2).leave(batch) is batch
+    last = Excursions(games, said, 0.5, seed=2).leave(batch)
     left, mated, repeated, again = 0, 0, 0, 0
     for i in range(400):
         row = int(batch.rows.row[i])
@@ -93,6 +93,7 @@ def test_what_follows_is_told_by_the_rules(
         new = [torch.equal(batch.policies[i, k], before.policies[i, k]) for k in range(STEPS + 1)]
         leaving = new.index(False) - 1 if False in new else STEPS
         assert leaving < len(positions) - 1 or leaving == STEPS
+        assert last[i] == leaving
         for name in ("observations", "policies", "values", "policy_mask", "value_mask"):
             now, then = (getattr(some, name)[i, : leaving + 1] for some in (batch, before))
             assert torch.equal(now, then), name
@@ -184,7 +185,7 @@ def test_near_the_end_of_a_game_the_moves_that_are_left_are_left_alike(games: Ch
 
 def test_none_leave_at_a_rate_of_none(games: ChessGames) -> None:
     before, batch = batch_of(games, 16, seed=1), batch_of(games, 16, seed=1)
-    Excursions(games, said, 0.0).leave(batch)
+    assert (Excursions(games, said, 0.0).leave(batch) == STEPS).all()
     for now, then in zip(batch[:-1], before[:-1], strict=True):
         assert torch.equal(now, then)  # type: ignore[arg-type]
 
