@@ -123,7 +123,7 @@ def points() -> dict[str, tuple[Side, Side, int]]:
             f"{planner}-{nodes}-{name}": (ours(planner, nodes), OPPONENTS[name], 100)
             for planner, nodes in (("latent", 1), ("rules", 64))
         }
-    for nodes in NODES[1:]:
+    for nodes in NODES:
         found[f"latent-{nodes}-rules-{nodes}"] = (ours("latent", nodes), ours("rules", nodes), 100)
     for fewer, more in pairwise(NODES):
         for planner in PLANNERS:

@@ -151,7 +151,12 @@ def fresh_model(arguments: argparse.Namespace) -> MuZero:
 def main() -> None:
     """Learn what is left to learn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("games", type=Path, nargs="+", help="PGN, also .zst, or its binary form")
+    parser.add_argument(
+        "games",
+        type=Path,
+        nargs="+",
+        help="PGN with scored moves ([%%mpv ...]) and evaluations, also .zst, or its binary form",
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
     parser.add_argument("--start-from", type=Path, help="model directory, not larger: its weights")
     parser.add_argument("--policy-from", type=Path, help="another one: its policy and value")
@@ -174,7 +179,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    learned, held_out = ChessGames.open(arguments.games, progress_bar=True).split()
+    try:
+        learned, held_out = ChessGames.open(arguments.games, progress_bar=True).split()
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if not (held_out.tells("evaluation") and held_out.tells("candidates")):
+        parser.error(
+            "the last 2% of each file's games hold no scored moves and evaluations, by "
+            "which learning is judged: give games as `muzero-agent chess generate` writes them, "
+            "or call `MuZero.learn_offline` without this script"
+        )
     checkpoints = arguments.out / "checkpoints"
     checkpoint = latest_checkpoint(checkpoints)
     if checkpoint is None:

@@ -44,5 +44,9 @@ def generate(
         from muzero_agent.labelled_games import generate as play
 
         labelling = Labelling(engine, nodes, multipv, hash_mb, seed)
-        played = play(out, games, labelling, workers=workers, progress_bar=progress)
+        try:
+            played = play(out, games, labelling, workers=workers, progress_bar=progress)
+        except KeyboardInterrupt:
+            typer.echo(f"Interrupted; the same command goes on with the games in {out}")
+            raise typer.Exit(130) from None
         typer.echo(f"{out}: {games:,} games, of which {played:,} are new")

@@ -257,6 +257,9 @@ def gif(
 
 def explain(
     name: Name,
+    env: Annotated[
+        str | None, typer.Option(help="id of the game; default: what it was trained on")
+    ] = None,
     moves: Annotated[
         str, typer.Option(help="that lead to the position, in the game's notation: '3 3 2'")
     ] = "",
@@ -279,7 +282,7 @@ def explain(
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
         target = Path(f"{Path(name).name.partition('@')[0]}.png") if out is None else out
         opinion = explain_position(
-            zoo.load(path, **changes), env_of(path), target, moves=moves.split(), fen=fen,
+            zoo.load(path, **changes), env or env_of(path), target, moves=moves.split(), fen=fen,
             by_rules=by_rules, seed=seed,
         )  # fmt: skip
         typer.echo(opinion)

@@ -92,10 +92,13 @@ def generate(
     if not path.name.endswith((".pgn", ".pgn.zst")):
         raise ValueError(f"{path}: give a file that ends in .pgn or .pgn.zst")
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = _mend(path, labelling)
+    # Whether it starts is told here, and not by a broken pool.
+    engine = start_labelling(labelling)
+    name = _name(engine, labelling)
+    engine.quit()
+    done = _mend(path, name, labelling)
     missing = iter([number for number in range(games) if number not in done])
     played = 0
-    start_labelling(labelling).quit()  # whether it starts is told here, and not by a broken pool
     with (
         ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(labelling,)
@@ -127,9 +130,10 @@ def _write_finished(waiting: set[Future[str]], path: Path, file: int, bar: tqdm[
     return len(finished)
 
 
-def _mend(path: Path, labelling: Labelling) -> set[int]:
+def _mend(path: Path, engine: str, labelling: Labelling) -> set[int]:
     """Numbers of the games in a file, whose torn end is cut off.
 
+    :param engine: its name
     :raises ValueError: if they were made in another way
     """
     if not path.exists():
@@ -139,11 +143,15 @@ def _mend(path: Path, labelling: Labelling) -> set[int]:
     size, done = 0, set[int]()
     for length, text in whole:
         headers = chess.pgn.read_headers(io.StringIO(text))
-        told = "" if headers is None else headers.get("Annotator", "")
-        if headers is None or told != str(labelling):
+        told = (
+            ("", "")
+            if headers is None
+            else (headers.get("White", ""), headers.get("Annotator", ""))
+        )
+        if headers is None or told != (engine, str(labelling)):
             raise ValueError(
-                f"{path} holds games made by {told or 'somebody else'!r}, not by "
-                f"{str(labelling)!r}: give another file"
+                f"{path} holds games of {told[0] or 'somebody'} ({told[1] or 'made otherwise'}), "
+                f"not of {engine} ({labelling}): give what these were made with, or another file"
             )
         done.add(int(headers["Round"]))
         size += length
@@ -189,6 +197,11 @@ def start_labelling(labelling: Labelling) -> chess.engine.SimpleEngine:
     return engine
 
 
+def _name(engine: chess.engine.SimpleEngine, labelling: Labelling) -> str:
+    """As it tells it, as files have it."""
+    return " ".join(engine.id.get("name", labelling.engine).split())
+
+
 def _begin(labelling: Labelling) -> None:
     end_with_parent()
     _ENGINE.append((start_labelling(labelling), labelling))
@@ -206,7 +219,7 @@ def play_game(engine: chess.engine.SimpleEngine, labelling: Labelling, number: i
     board, label = _opening(engine, labelling, rng, game_key)
     node: chess.pgn.GameNode = (game := chess.pgn.Game())
     game.setup(board)
-    name = engine.id.get("name", labelling.engine)
+    name = _name(engine, labelling)
     told = {"Event": "labelled play", "White": name, "Black": name, "Round": str(number)}
     game.headers.update(told | {"Annotator": str(labelling)})
     for unknown in ("Site", "Date"):

@@ -454,8 +454,8 @@ class MuZero(OffPolicyAlgorithm):
             the game; "evaluation": recorded values; or a mixture, such as {"result": 0.3,
             "evaluation": 0.7}, in which what was not recorded of a state leaves its weight to the
             others. "auto": evaluation in chess, where none is told the result, else search
-        :param max_drop: with "actions", those after which the recorded value of the player is lower
-            by more than this are blunders, which are not imitated; of a game from -1 to 1
+        :param max_drop: actions (also where no moves were scored) after which the recorded value of
+            the player falls by more than this are blunders, and no targets; of a game from -1 to 1
         :param softness: of that softmax, in centipawns: by so much a move is worse that is
             imitated 1/e times as often
         :param unroll_steps: K; None: the model's own. 0 learns policy and value alone, in games

@@ -81,6 +81,11 @@ class OfflineSettings:
                 f"excursions={self.excursions!r}, unroll_steps={self.unroll_steps!r}: excursions "
                 "need unroll_steps of at least 1"
             )
+        if self.latent_coef > 0 and self.unroll_steps < 1:
+            raise ValueError(
+                f"latent_coef={self.latent_coef!r}, unroll_steps={self.unroll_steps!r}: imagined "
+                "latents need unroll_steps of at least 1"
+            )
         for name in ("value_smoothing", "latent_coef"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give a number of at least 0")
@@ -110,6 +115,11 @@ def _weights(
     """
     if given == "auto":
         return auto
+    if not isinstance(given, str | Mapping):
+        raise ValueError(
+            f"{name}={given!r}: choose among {list(known)}, or give a mixture, such as "
+            f"{dict.fromkeys(known[:2], 1.0)}"
+        )
     weights = {given: 1.0} if isinstance(given, str) else dict(given)
     if not weights.keys() <= {*known}:
         raise ValueError(
@@ -153,7 +163,8 @@ def learn_offline(
     settings.check()
     if type(gradient_steps) is not int or gradient_steps < 0 or log_interval < 1:
         raise ValueError(
-            f"gradient_steps={gradient_steps!r}, log_interval={log_interval!r}: give whole numbers"
+            f"gradient_steps={gradient_steps!r}, log_interval={log_interval!r}: give whole "
+            "numbers, of at least 0 and 1"
         )
     started = 0 if reset_num_timesteps else model.num_timesteps
     total_timesteps = started + gradient_steps  # a name that callbacks look for
@@ -354,6 +365,13 @@ class _GamesOfChess:
         weights = settings.value_weights(TOLD, VALUE_TARGETS)
         # By them values are judged: their distance from what searches make of them tells little.
         self._told = {name: weights[name] for name in weights if name != "search"} or TOLD
+        asked = settings.value_targets != "auto" and "search" not in weights
+        if asked and not games.tells(*weights):
+            raise ValueError(
+                f"value_targets={settings.value_targets!r}: nothing of the kind is told of any of "
+                "these positions (evaluations are comments such as [%eval 0.35]): choose among "
+                f"{list(VALUE_TARGETS)}"
+            )
         compares = (
             max(model.consistency_coef, model.reconstruction_coef or 0.0, settings.latent_coef) > 0
         )

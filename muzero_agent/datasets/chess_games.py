@@ -112,6 +112,20 @@ class ChessGames:
         """Games, of all files."""
         return sum(end - begin for begin, end in self.games)
 
+    def tells(self, *names: str) -> bool:
+        """Whether any of these ("result", "evaluation", "candidates") is told of any position."""
+        for number, store in enumerate(self.stores):
+            games = slice(*self.games[number])
+            rows = slice(self._first[number], self._end[number])
+            told = {
+                "result": store.result[games] != UNKNOWN,
+                "evaluation": store.evaluation[rows] != UNSCORED,
+                "candidates": store.candidates[rows, 0] != NO_ACTION,
+            }
+            if any(told[name].any() for name in names):
+                return True
+        return False
+
     # -- reading ---------------------------------------------------------------------------------
 
     def _take(self, name: str, rows: Rows) -> NDArray[Any]:
@@ -395,4 +409,4 @@ def agreement(
             legal = list(legal_actions(board))
             hits += legal[int(logits[legal].argmax())] == label
         error += float(np.abs(found.value - value_of(scores[part])).sum())
-    return Agreement(len(labelled), hits / len(labelled), error / len(labelled))
+    return Agreement(len(labelled), float(hits / len(labelled)), error / len(labelled))

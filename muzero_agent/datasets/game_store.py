@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import ExitStack
@@ -181,8 +182,15 @@ def convert(
                 _append(files, game, games, rows)
                 rows += len(game.action)
                 games += 1
+        unread = f"{skipped:,} are of another kind of chess, or have illegal or no moves"
         if not games:
-            raise ValueError(f"{path} holds no game of chess that can be read ({skipped} cannot)")
+            raise ValueError(
+                f"{path} holds no game of chess that can be read" + f": {unread}" * (skipped > 0)
+            )
+        if skipped:
+            warnings.warn(
+                f"{path}: of {games + skipped:,} games {unread}, and are left out", stacklevel=2
+            )
         meta = {"version": VERSION, "rows": rows, "games": games, "skipped": skipped}
         (unfinished / _META).write_text(json.dumps(meta | {"source": path.name}), encoding="utf-8")
         try:

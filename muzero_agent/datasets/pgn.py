@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
 
 import chess
 import chess.pgn
@@ -20,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muzero_agent.adapters.envs.chess import action_of, frame_of, rights_of
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 CANDIDATES = 4
 """Scored moves that are kept of a position, the best ones."""
@@ -32,6 +36,7 @@ NO_ACTION = -1
 UNKNOWN = 2
 """In place of a result."""
 
+_CHUNK = 1 << 17  # bytes
 _EVAL = re.compile(r"\[%eval\s+(#?-?[\d.]+)[\s,\]]")  # a depth may follow
 _CANDIDATES = re.compile(r"\[%mpv\s+([^\]]*)\]")
 _RESULTS = {"1-0": 1, "0-1": -1, "1/2-1/2": 0}
@@ -202,17 +207,64 @@ def split_games(stream: TextIO) -> Iterator[str]:
         yield "".join(lines)
 
 
+class _Decompressed(io.RawIOBase):
+    """The content of a .zst file, of any number of frames. Where the last one is not whole there is
+    a warning: a download that was cut off would look complete.
+
+    :param file: to read from
+    :param path: to name
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._parts = self._decompress(file, path)
+        self._rest = memoryview(b"")
+
+    @staticmethod
+    def _decompress(file: BinaryIO, path: Path) -> Iterator[bytes]:
+        import zstandard
+
+        frame = None
+        while data := file.read(_CHUNK):
+            while data:
+                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                try:
+                    yield frame.decompress(data)
+                except zstandard.ZstdError as error:
+                    raise ValueError(
+                        f"{path} is damaged, or not compressed by zstandard: {error}"
+                    ) from None
+                data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+        if frame is not None:
+            warnings.warn(
+                f"{path} ends in the middle of its compressed content: was all of it downloaded? "
+                "Only the games before that are read",
+                stacklevel=2,
+            )
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while not self._rest:
+            part = next(self._parts, None)
+            if part is None:
+                return 0
+            self._rest = memoryview(part)
+        into = memoryview(buffer)
+        size = min(len(into), len(self._rest))
+        into[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
 @contextmanager
 def open_pgn(path: Path) -> Iterator[tuple[TextIO, BinaryIO]]:
     """Open a PGN file, decompressed if its name ends in .zst.
 
     :return: its text, and the file itself, whose position tells the progress
+    :raises ValueError: while it is read, if it is not compressed as its name says
     """
     with path.open("rb") as file:
+        raw: BinaryIO | io.BufferedReader = file
         if path.suffix == ".zst":
-            import zstandard
-
-            with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as raw:
-                yield io.TextIOWrapper(raw, encoding="utf-8", errors="replace"), file
-        else:
-            yield io.TextIOWrapper(file, encoding="utf-8", errors="replace"), file
+            raw = io.BufferedReader(_Decompressed(file, path), _CHUNK)
+        yield io.TextIOWrapper(raw, encoding="utf-8", errors="replace"), file

@@ -232,7 +232,7 @@ def test_a_file_is_split_into_its_games(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("games")
-    (folder / "a.pgn").write_text(MATED + ILLEGAL + RESIGNED + MATED)
+    (folder / "a.pgn").write_text(MATED + RESIGNED + MATED)
     content = zstandard.ZstdCompressor().compress("".join([RESIGNED] * 4 + [MATED]).encode())
     (folder / "b.pgn.zst").write_bytes(content)
     return [folder / "a.pgn", folder / "b.pgn.zst"]
@@ -247,7 +247,7 @@ def test_the_binary_form_holds_the_same(files: list[Path], tmp_path: Path) -> No
     for workers in (1, 2):
         convert(files[0], tmp_path / str(workers), workers=workers)
         store = GameStore(tmp_path / str(workers))
-        assert (store.num_games, store.num_rows, store.skipped, store.num_moves) == (3, 13, 1, 10)
+        assert (store.num_games, store.num_rows, store.skipped, store.num_moves) == (3, 13, 0, 10)
         parsed = [parse_game(text) for text in (MATED, RESIGNED, MATED)]
         for number, game in enumerate(parsed):
             assert game is not None
@@ -283,11 +283,35 @@ def test_stores_that_are_damaged(files: list[Path], tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"no store of games|version 9"):
             GameStore(tmp_path / "x")
     (tmp_path / "none.pgn").write_text(ILLEGAL)
-    with pytest.raises(ValueError, match=r"no game of chess that can be read \(1 cannot\)"):
+    with pytest.raises(ValueError, match="that can be read: 1 are of another kind"):
+        cached_store(tmp_path / "none.pgn", tmp_path / "cache")
+    (tmp_path / "none.pgn").write_text("")
+    with pytest.raises(ValueError, match=r"no game of chess that can be read$"):
         cached_store(tmp_path / "none.pgn", tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
     with pytest.raises(FileNotFoundError, match="no such file of games"):
         cached_store(tmp_path / "nowhere.pgn")
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.pgn.zst"
+    packed = zstandard.ZstdCompressor().compress
+    whole = packed((MATED + ILLEGAL + RESIGNED).encode())
+    path.write_bytes(whole)
+    with pytest.warns(UserWarning, match="of 3 games 1 are of another kind of chess, or have ill"):
+        convert(path, tmp_path / "some")
+    assert GameStore(tmp_path / "some").num_games == 2
+    path.write_bytes(packed(MATED.encode()) + whole[: len(whole) // 2])  # a download that ended
+    with pytest.warns(UserWarning, match=r"x\.pgn\.zst ends in the middle"):
+        convert(path, tmp_path / "cut")
+    assert GameStore(tmp_path / "cut").num_games >= 1
+    path.write_text(MATED)
+    with pytest.raises(ValueError, match=r"x\.pgn\.zst is damaged, or not compressed"):
+        convert(path, tmp_path / "plain")
+    many = "".join([RESIGNED] * 4_000)  # more than is read at a time, in frames of any size
+    path.write_bytes(b"".join(packed(many[i : i + 999].encode()) for i in range(0, len(many), 999)))
+    with open_pgn(path) as (stream, _):
+        assert stream.read() == many
 
 
 # -- positions and targets -------------------------------------------------------------------------
@@ -497,8 +521,22 @@ def test_games_of_chess_are_for_models_of_chess(games: ChessGames, files: list[P
         model.learn_offline(games, 1)
     with pytest.raises(ValueError, match="some are files of games"):
         learner().learn_offline([files[0], 3], 1)
+    with pytest.raises(ValueError, match=r"give a mixture, such as {'search': 1.0, 'cand"):
+        learner().learn_offline(games, 1, policy_targets=["search"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="latents need unroll_steps of at least 1"):
+        learner().learn_offline(games, 1, latent_coef=1.0, unroll_steps=0)
     with pytest.raises(ValueError, match="choose among"):
         learner().learn_offline(games, 1, value_targets="returns")
+
+
+def test_values_that_nobody_told_cannot_be_learned(tmp_path: Path) -> None:
+    for name, text in (("evaluation", RESIGNED), ("result", RESIGNED.replace("1-0", "*"))):
+        path = tmp_path / f"{name}.pgn"
+        path.write_text(text)
+        games = ChessGames.open(path, tmp_path)
+        with pytest.raises(ValueError, match="nothing of the kind is told of any"):
+            learner().learn_offline(games, 1, value_targets=name)
+        learner().learn_offline(games, 1)
 
 
 # -- an engine's games -----------------------------------------------------------------------------
@@ -525,8 +563,14 @@ def test_games_are_made_and_made_to_the_end(
     assert (store.candidates[moves, 0] != NO_ACTION).all()
     assert (store.evaluation[moves] != UNSCORED).all()
     assert (np.abs(store.evaluation[moves] - store.scores[moves, 0]) <= 1).mean() > 0.9
-    with pytest.raises(ValueError, match="give another file"):
+    with pytest.raises(
+        ValueError, match=r"nodes 50, .*not of Stockfish .*nodes 51, .*another file"
+    ):
         generate(path, 3, Labelling(program("stockfish"), nodes=51, seed=3))
+    if path.suffix == ".pgn":
+        path.write_text(path.read_text().replace('[White "Stockfish', '[White "Sardine'))
+        with pytest.raises(ValueError, match="holds games of Sardine"):
+            generate(path, 4, labelling)
     for wrong in ({"games": 0}, {"workers": 0}):
         with pytest.raises(ValueError, match="give at least 1"):
             generate(path, **({"games": 1, "labelling": labelling} | wrong))  # type: ignore[arg-type]

@@ -193,3 +193,18 @@ def test_a_run_that_was_ended_goes_on(
     assert (tmp_path / "both.json").stat().st_mtime_ns == written
     with pytest.raises(SystemExit, match="with other arguments: give another --out"):
         run(*reanalyse, "--rate", "2")
+
+
+def test_games_that_are_not_labelled_are_refused_at_once(
+    run: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plain.pgn").write_text("1. e4 e5 1-0\n\n1. d4 d5 0-1\n\n", encoding="utf-8")
+    (tmp_path / "eval.pgn").write_text("1. e4 { [%eval 0.1] } e5 1-0\n\n" * 2, encoding="utf-8")
+    nothing = "hold no scored moves and evaluations"
+    for name, said in (
+        ("plain.pgn", nothing), ("eval.pgn", nothing), ("none.pgn", "no such file of games"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit, match="2"):
+            run("examples/chess_from_games.py", tmp_path / name, "--out", tmp_path / "run")
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

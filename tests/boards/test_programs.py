@@ -207,7 +207,7 @@ def test_what_is_no_command_is_refused(command: str) -> None:
 
 
 def test_what_is_no_engine_is_refused(program: Callable[[str], str]) -> None:
-    with pytest.raises(ValueError, match="no UCI engine that starts"):
+    with pytest.raises(ValueError, match="no such program on PATH; give its whole path"):
         UciPlayer("/nowhere/engine")
     with pytest.raises(ValueError, match="no UCI engine that starts"):
         UciPlayer("true")

@@ -182,8 +182,9 @@ def test_explain(name: str, kind: str, tmp_path: Path) -> None:
         return
     with Image.open(out) as picture:
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
-    alone = tmp_path / "other.png"
-    assert run("explain", name, "--out", alone, "--simulations", 8).exit_code == 0
+    alone, env = tmp_path / "other.png", zoo.card(name).env
+    assert env is not None
+    assert run("explain", name, "--env", env, "--out", alone, "--simulations", 8).exit_code == 0
     assert alone.read_bytes() != out.read_bytes()
 
 
