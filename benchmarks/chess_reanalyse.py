@@ -4,7 +4,7 @@
 
 From the weights of the model, policy and value learn as many updates more by each variant, at one
 rate and from the same draw of positions: from the labels, from searches by the rules with the
-newest weights (Reanalyse), from both alike; and, where --own names games that the engine played
+newest weights (Reanalyse), from both alike but for values, which are the labels'; and, where --own names games that the engine played
 with itself (`muzero-agent chess generate --engine muzero-uci`), from searches of their positions
 and from their results. Then the labels of held-out games are told, and what the policy's moves
 cost, in the positions of `chess_regret.py`, which are kept in --out. Of the model as it is, it is
@@ -44,7 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "searches": {"policy_targets": "search", "value_targets": "search"},
     "both": {
         "policy_targets": {"candidates": 1.0, "search": 1.0},
-        "value_targets": {"evaluation": 1.0, "search": 1.0},
+        "value_targets": "evaluation",
     },
     "own games": OWN,
 }
