@@ -3,13 +3,13 @@
     python benchmarks/chess_reanalyse.py zoo/models/chess games.pgn.zst --own own.pgn.zst --out RUN
 
 From the weights of the model, policy and value learn as many updates more by each variant, at one
-rate and from the same draw of positions: from the labels, from searches by the rules with the
-newest weights (Reanalyse), from both alike but for values, which are the labels'; and, where --own names games that the engine played
-with itself (`muzero-agent chess generate --engine muzero-uci`), from searches of their positions
-and from their results. Then the labels of held-out games are told, and what the policy's moves
-cost, in the positions of `chess_regret.py`, which are kept in --out. Of the model as it is, it is
-told as well how far the values of its searches are from labels. A variant that is finished has a
-file in --out, and is not repeated.
+rate and from the same draw of positions: from the labels; from searches by the rules with the
+newest weights (Reanalyse); policies from both alike, and values from the labels; and, where --own
+names games that the engine played with itself (`muzero-agent chess generate --engine muzero-uci`),
+from searches of their positions and from their results. Then the labels of held-out games are told,
+and what the policy's moves cost, in the positions of `chess_regret.py`, which are kept in --out. Of
+the model as it is, it is told as well how far the values of its searches are from labels. A variant
+that is finished has a file in --out, and is not repeated.
 """
 
 from __future__ import annotations
