@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import chess
 import chess.pgn
@@ -21,9 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muzero_agent.adapters.envs.chess import action_of, frame_of, rights_of
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 CANDIDATES = 4
 """Scored moves that are kept of a position, the best ones."""
@@ -244,7 +241,7 @@ class _Decompressed(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         while not self._rest:
             part = next(self._parts, None)
             if part is None:
