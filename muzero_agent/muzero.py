@@ -50,7 +50,8 @@ from muzero_agent.checks import (
 from muzero_agent.exploration import Exploration
 from muzero_agent.losses import Losses, Targets, muzero_loss
 from muzero_agent.observations import add_batch_dimension, concatenate, row_of
-from muzero_agent.offline import OfflineSettings, learn_offline
+from muzero_agent.offline import learn_offline
+from muzero_agent.offline_common import OfflineSettings
 from muzero_agent.planner import Plan
 from muzero_agent.policies import (
     CnnPolicy,
@@ -753,17 +754,7 @@ class MuZero(OffPolicyAlgorithm):
             policy.network,
             policy.preprocess(first),
             policy.preprocess(following) if compared else None,
-            Targets(
-                batch.actions,
-                batch.rewards,
-                batch.values,
-                batch.policies,
-                batch.reward_mask,
-                batch.value_mask,
-                batch.policy_mask,
-                batch.consistency_mask,
-                batch.weights,
-            ),
+            Targets(*(getattr(batch, name) for name in Targets._fields)),
             value_coef=self.value_coef,
             consistency_coef=self.consistency_coef,
             reconstruction_coef=reconstruction_coef,

@@ -80,7 +80,11 @@ TABLE = [
     Row(3, ("architectures",), SB3, only=("networks", "resnet")),
     Row(4, ("datasets",), (*SB3, "chess", "minari", "tqdm", "zstandard")),
     Row(4, ("policies", "updates"), SB3),
-    Row(5, ("muzero", "offline", "checks", "hyperparams"), (*SB3, "tqdm", "yaml")),
+    Row(
+        5,
+        ("muzero", "offline", "offline_chess", "offline_common", "checks", "hyperparams"),
+        (*SB3, "tqdm", "yaml"),
+    ),
     Row(6, ("zoo",), (*SB3, "huggingface_hub", "pydantic", "safetensors", "yaml")),
     Row(
         7,

@@ -23,7 +23,7 @@ from muzero_agent.actions import from_space, num_actions, to_space
 from muzero_agent.batch import Rows
 from muzero_agent.datasets import Episode, load_episodes, read_episodes, save_episodes
 from muzero_agent.datasets.recorded import fill
-from muzero_agent.offline import Prefetched
+from muzero_agent.offline_chess import Prefetched
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [16]}, "num_simulations": 4, "seed": 0}
 
