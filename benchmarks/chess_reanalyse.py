@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("games", type=Path, nargs="+", help="PGN, also .zst, or its binary form")
     parser.add_argument("--own", type=Path, help="games of the engine with itself")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="default: all")
     parser.add_argument("--updates", type=int, default=400)
     parser.add_argument("--simulations", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0.0003, help="at its highest")
@@ -193,7 +193,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    wanted = [name for name in arguments.only if VARIANTS[name] is not OWN or arguments.own]
+    if arguments.own is None and "own games" in (arguments.only or []):
+        parser.error("--only 'own games': give them with --own, such as those of self-play")
+    wanted = arguments.only or [
+        name for name in VARIANTS if VARIANTS[name] is not OWN or arguments.own
+    ]
     for name in VARIANTS:
         path = _path(arguments.out, name)
         if path.exists():

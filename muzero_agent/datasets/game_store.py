@@ -182,15 +182,13 @@ def convert(
                 _append(files, game, games, rows)
                 rows += len(game.action)
                 games += 1
-        unread = f"{skipped:,} are of another kind of chess, or have illegal or no moves"
+        unread = f"{skipped:,} of another kind of chess, or with illegal or no moves"
         if not games:
             raise ValueError(
                 f"{path} holds no game of chess that can be read" + f": {unread}" * (skipped > 0)
             )
         if skipped:
-            warnings.warn(
-                f"{path}: of {games + skipped:,} games {unread}, and are left out", stacklevel=2
-            )
+            warnings.warn(f"{path}: of {games + skipped:,} games, left out {unread}", stacklevel=2)
         meta = {"version": VERSION, "rows": rows, "games": games, "skipped": skipped}
         (unfinished / _META).write_text(json.dumps(meta | {"source": path.name}), encoding="utf-8")
         try:

@@ -283,7 +283,7 @@ def test_stores_that_are_damaged(files: list[Path], tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"no store of games|version 9"):
             GameStore(tmp_path / "x")
     (tmp_path / "none.pgn").write_text(ILLEGAL)
-    with pytest.raises(ValueError, match="that can be read: 1 are of another kind"):
+    with pytest.raises(ValueError, match="that can be read: 1 of another kind"):
         cached_store(tmp_path / "none.pgn", tmp_path / "cache")
     (tmp_path / "none.pgn").write_text("")
     with pytest.raises(ValueError, match=r"no game of chess that can be read$"):
@@ -298,7 +298,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     packed = zstandard.ZstdCompressor().compress
     whole = packed((MATED + ILLEGAL + RESIGNED).encode())
     path.write_bytes(whole)
-    with pytest.warns(UserWarning, match="of 3 games 1 are of another kind of chess, or have ill"):
+    with pytest.warns(UserWarning, match="of 3 games, left out 1 of another kind of chess, or with ill"):
         convert(path, tmp_path / "some")
     assert GameStore(tmp_path / "some").num_games == 2
     path.write_bytes(packed(MATED.encode()) + whole[: len(whole) // 2])  # a download that ended
