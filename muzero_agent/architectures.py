@@ -24,7 +24,7 @@ NetArch = list[int] | dict[str, Any] | None
 """See `policies.MuZeroPolicy`."""
 _NOT_OF_NET_ARCH = (
     "activation", "normalize_features", "normalize_pixels", "decoded_size", "support_bound",
-    "support_size",
+    "support_size", "support_mean",
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def make_mlp(
     """Fully connected functions behind a features extractor; see `policies.MuZeroPolicy`.
 
     :param space: of what the network sees
-    :param support: `support_bound` and `support_size`
+    :param support: `support_bound`, `support_size` and `support_mean`
     :raises ValueError: if they do not go together
     """
     if not isinstance(space, spaces.Dict):
@@ -89,7 +89,7 @@ def make_resnet(
     """Convolutional functions: of pixels, which are reduced, or of a board.
 
     :param space: of what the network sees
-    :param support: `support_bound` and `support_size`
+    :param support: `support_bound`, `support_size` and `support_mean`
     :raises ValueError: if these are neither images nor planes, or for an unknown `net_arch`
     """
     shape = space.shape

@@ -6,21 +6,24 @@ MuZero, appendix F ("Network architecture"): values and rewards are squashed by
 
 (Pohlen et al. 2018, arXiv 1805.11593, proposition A.2 gives the inverse), and each squashed scalar
 is a distribution over the atoms of a support with its mass on the two atoms next to it.
+
+MuZero reads a distribution as the scalar whose h is its mean in units of h. That is no expectation:
+of -100 or 0 at even odds it makes -30, since h is no straight line. Where a model cannot know the
+step in which something comes, large rewards all but vanish so, and dangers most of all. The mean of
+the scalars that atoms stand for is right (symexp two-hot: DreamerV3, arXiv 2301.04104).
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from muzero_agent.outline import constant
 
 EPSILON = 0.001
-_ROOT_AT_ZERO = 1 + 4 * EPSILON * (1 + EPSILON)
+MEANS = ("scalars", "transformed")
 
 
 def h(x: Tensor) -> Tensor:
@@ -45,47 +48,45 @@ def h_inverse(y: Tensor) -> Tensor:
     return torch.sign(y) * (root * root - 1.0)
 
 
-def h_inverse_numpy(y: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`h_inverse` for arrays: a tenth of torch's overhead on the few scalars of a search."""
-    # In double precision the textbook form, which has the fewest operations, loses nothing.
-    root = (np.sqrt(np.abs(y, dtype=np.float64) * (4 * EPSILON) + _ROOT_AT_ZERO) - 1) / (
-        2 * EPSILON
-    )
-    return np.copysign(root * root - 1, y).astype(np.float32)
-
-
 class Support(nn.Module):
     """`size` equally spaced atoms over [-bound, bound] in units of h(x).
 
     :param bound: largest |h(x)| that can be told; scalars beyond are clipped. 30 reaches ~ 900.
     :param size: odd number of atoms, so that zero is one of them.
+    :param mean: of what predictions are means: of "scalars", as expectations are, or of scalars
+        "transformed" by h (MuZero, appendix F); targets are told so that theirs is exact
     """
 
-    atoms: Tensor  # [size]
+    atoms: Tensor  # [size], in units of h(x)
+    coordinates: Tensor  # [size], in the units of which means are taken
     smoothing: float = 0.0
-    """Standard deviation of the targets, in steps between atoms; 0: they are two-hot. The mean that
-    is learned is the same but for what a bound cuts off (Farebrother et al. 2024, arXiv 2403.03950,
+    """Standard deviation of the targets, in steps between atoms; 0: they are two-hot. Their mean in
+    units of h is the same but for what a bound cuts off (Farebrother et al. 2024, arXiv 2403.03950,
     section 3.1, "HL-Gauss", who recommend 0.75)."""
 
-    def __init__(self, bound: float = 30.0, size: int = 61) -> None:
+    def __init__(self, bound: float = 30.0, size: int = 61, mean: str = "transformed") -> None:
         super().__init__()
+        if mean not in MEANS:
+            raise ValueError(f"support_mean={mean!r}: choose one of {list(MEANS)}")
         if size < 3 or size % 2 == 0:
             raise ValueError(f"support_size={size}: choose an odd number of atoms >= 3")
         if bound <= 0:
             raise ValueError(f"support_bound={bound}: choose a positive bound on |h(x)|")
         self.bound = float(bound)
         self.size = size
-        self.reach = float(h_inverse_numpy(np.array(bound, np.float32)))  # largest |x|
+        self.of_scalars = mean == "scalars"
+        self.reach = float(h_inverse(torch.tensor(bound, device="cpu")))  # largest |x|
         atoms = constant((size,), lambda: torch.linspace(-bound, bound, size))
         self.register_buffer("atoms", atoms)
-
-    def mean(self, logits: Tensor) -> Tensor:
-        """Means [...], in units of h(x), of distributions with logits [..., size]."""
-        return torch.softmax(logits, -1) @ self.atoms
+        coordinates = constant(
+            (size,), lambda: h_inverse(atoms) if self.of_scalars else atoms.clone()
+        )
+        self.register_buffer("coordinates", coordinates, persistent=False)
 
     def scalar(self, logits: Tensor) -> Tensor:
         """Scalars [...] that distributions with logits [..., size] stand for."""
-        return h_inverse(self.mean(logits))
+        mean = torch.softmax(logits, -1) @ self.coordinates
+        return mean if self.of_scalars else h_inverse(mean)
 
     def position(self, x: Tensor) -> Tensor:
         """Where scalars [...] lie among the atoms: 0 .. size - 1, fractional."""
@@ -96,8 +97,12 @@ class Support(nn.Module):
         """The two atoms next to h(x), int64 [..., 2], and the mass of the upper one [...]."""
         position = self.position(x)
         lower = position.floor().clamp(max=self.size - 2.0)
-        index = lower.long().unsqueeze(-1)
-        return torch.cat((index, index + 1), -1), position - lower
+        index = lower.long()
+        pair = torch.stack((index, index + 1), -1)
+        if not self.of_scalars:
+            return pair, position - lower
+        below, above = self.coordinates[pair].unbind(-1)
+        return pair, ((x - below) / (above - below)).clamp(0.0, 1.0)
 
     def two_hot(self, x: Tensor) -> Tensor:
         """Distributions [..., size] with their mass on the two atoms next to h(x)."""

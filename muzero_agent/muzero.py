@@ -38,7 +38,7 @@ from muzero_agent.adapters.envs.gymnasium import as_vec_env
 from muzero_agent.adapters.envs.pettingzoo import as_turn_based
 from muzero_agent.archive import describe, read_replay, read_settings
 from muzero_agent.batch import Batch
-from muzero_agent.categorical import h_inverse, squashed
+from muzero_agent.categorical import squashed
 from muzero_agent.checks import (
     check_arguments,
     check_finite,
@@ -972,7 +972,7 @@ class MuZero(OffPolicyAlgorithm):
         inference = self.policy.target_network.initial_inference(
             self._tensors(add_batch_dimension(obs))
         )
-        return float(h_inverse(inference.scalars[0]))
+        return float(inference.scalars[0])
 
     def _legal_actions(self, obs: Observation) -> NDArray[np.bool_] | None:
         """bool [n_envs, A]: from the observation, else from the environment's `action_masks()`."""

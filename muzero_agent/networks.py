@@ -26,7 +26,7 @@ class Inference(NamedTuple):
 
     latent: Tensor  # [B, *latent]
     policy_logits: Tensor  # [B, A]
-    scalars: Tensor  # [2, B], h(value) and h(reward); see `categorical.h_inverse`
+    scalars: Tensor  # [2, B], value and reward
 
 
 class MuZeroNetwork(nn.Module):
@@ -35,6 +35,7 @@ class MuZeroNetwork(nn.Module):
     :param num_actions: A
     :param support_bound: see `Support`; one support serves rewards and values.
     :param support_size: see `Support`
+    :param support_mean: see `Support`
     """
 
     traceable: ClassVar[bool] = False
@@ -48,10 +49,16 @@ class MuZeroNetwork(nn.Module):
     wrote.
     """
 
-    def __init__(self, num_actions: int, support_bound: float, support_size: int) -> None:
+    def __init__(
+        self,
+        num_actions: int,
+        support_bound: float,
+        support_size: int,
+        support_mean: str = "transformed",
+    ) -> None:
         super().__init__()
         self.num_actions = num_actions
-        self.support = Support(support_bound, support_size)
+        self.support = Support(support_bound, support_size, support_mean)
 
     @abstractmethod
     def representation(self, obs: Obs) -> Tensor:
@@ -88,7 +95,7 @@ class MuZeroNetwork(nn.Module):
         """h, then f; the reward is 0."""
         latent = self.representation(obs)
         policy_logits, value_logits = self.prediction(latent)
-        value = self.support.mean(value_logits)
+        value = self.support.scalar(value_logits)
         return Inference(latent, policy_logits, torch.stack((value, torch.zeros_like(value))))
 
     def recurrent_inference(self, latent: Tensor, action: Tensor) -> Inference:
@@ -96,7 +103,7 @@ class MuZeroNetwork(nn.Module):
         latent, reward_logits = self.dynamics(latent, action)
         policy_logits, value_logits = self.prediction(latent)
         # One pass for both: at the batch sizes of a search the number of operations is the cost.
-        scalars = self.support.mean(torch.stack((value_logits, reward_logits)))
+        scalars = self.support.scalar(torch.stack((value_logits, reward_logits)))
         return Inference(latent, policy_logits, scalars)
 
 
@@ -239,8 +246,9 @@ class MlpNetwork(MuZeroNetwork):
         decoded_size: int | None = None,
         support_bound: float = 30.0,
         support_size: int = 61,
+        support_mean: str = "transformed",
     ) -> None:
-        super().__init__(num_actions, support_bound, support_size)
+        super().__init__(num_actions, support_bound, support_size, support_mean)
         if latent_norm not in LATENT_NORMS:
             raise ValueError(f"latent_norm={latent_norm!r}: choose one of {list(LATENT_NORMS)}")
         if latent_norm == "simnorm" and latent_size % 8:

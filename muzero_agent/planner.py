@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from muzero_agent.categorical import h_inverse_numpy
 from muzero_agent.networks import MuZeroNetwork, Obs
 from muzero_agent.search import Tree, gumbel_muzero_policy, muzero_policy
 from muzero_agent.tracing import Traced
@@ -122,13 +121,11 @@ class LatentPlanner:
                 torch.from_numpy(action).to(device),
                 by_node[simulation + 1],
             )
-            value, reward = h_inverse_numpy(_numpy(scalars))
+            value, reward = _numpy(scalars)
             behind = _discounts(reward, discount, terminal_rewards)
             return RecurrentOutput(reward, behind, _numpy(policy_logits), value)
 
-        root = RootOutput(
-            _numpy(inference.policy_logits), h_inverse_numpy(_numpy(inference.scalars[0]))
-        )
+        root = RootOutput(_numpy(inference.policy_logits), _numpy(inference.scalars[0]))
         return search_from(
             root,
             recurrent_fn,
@@ -205,7 +202,7 @@ class LatentModel:
                 raise MemoryError(f"no room for the latents of {self.max_nodes} nodes") from error
         self._latents[0], self._num = inference.latent[0], 1
         logits = np.where(legal, _numpy(inference.policy_logits), -np.inf).astype(np.float32)
-        return RootOutput(logits, h_inverse_numpy(_numpy(inference.scalars[0])))
+        return RootOutput(logits, _numpy(inference.scalars[0]))
 
     @torch.inference_mode()
     def step(self, parents: Sequence[int], actions: Sequence[int]) -> RecurrentOutput:
@@ -217,7 +214,7 @@ class LatentModel:
         latent, policy_logits, scalars = behind(*given)
         self._latents[self._num : self._num + len(actions)] = latent
         self._num += len(actions)
-        value, reward = h_inverse_numpy(_numpy(scalars))
+        value, reward = _numpy(scalars)
         discount = _discounts(reward, self.discount, self.terminal_rewards)
         return RecurrentOutput(reward, discount, _numpy(policy_logits), value)
 

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from muzero_agent import actions
 from muzero_agent.architectures import channels_come_last, make_mlp, make_resnet
-from muzero_agent.categorical import h_inverse_numpy
 from muzero_agent.networks import MuZeroNetwork, Obs
 from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
 from muzero_agent.rules_planner import RulesPlanner
@@ -77,6 +76,7 @@ class MuZeroPolicy(BasePolicy):
     :param optimizer_kwargs: its keyword arguments besides the learning rate
     :param support_bound: see `categorical.Support`
     :param support_size: see `categorical.Support`
+    :param support_mean: see `categorical.Support`; "scalars" is what `MuZero` gives
     :param normalize_observations: scale the features of an extractor without parameters, and each
         pixel of images that a ResNet reduces, by the mean and variance of all that were collected
     :param num_simulations: network calls per move
@@ -106,6 +106,7 @@ class MuZeroPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         support_bound: float = 30.0,
         support_size: int = 61,
+        support_mean: str = "transformed",
         normalize_observations: bool = True,
         num_simulations: int = 16,
         search: str = "gumbel",
@@ -135,6 +136,7 @@ class MuZeroPolicy(BasePolicy):
         self.given_extractor_class = features_extractor_class
         self.support_bound = support_bound
         self.support_size = support_size
+        self.support_mean = support_mean
         self.normalize_observations = normalize_observations
         self.network_space = network_space(observation_space)
         self.num_simulations = num_simulations
@@ -170,6 +172,7 @@ class MuZeroPolicy(BasePolicy):
         support: dict[str, Any] = {
             "support_bound": self.support_bound,
             "support_size": self.support_size,
+            "support_mean": self.support_mean,
         }
         extractor_class = self.given_extractor_class or self.default_extractor
         if extractor_class is None:
@@ -204,6 +207,7 @@ class MuZeroPolicy(BasePolicy):
             "optimizer_kwargs": self.optimizer_kwargs,
             "support_bound": self.support_bound,
             "support_size": self.support_size,
+            "support_mean": self.support_mean,
             "normalize_observations": self.normalize_observations,
             "num_simulations": self.num_simulations,
             "search": self.search,
@@ -297,7 +301,7 @@ class MuZeroPolicy(BasePolicy):
         policy_logits, scalars = first(given)
         return RootOutput(
             policy_logits.float().cpu().numpy(),
-            h_inverse_numpy(scalars[0].float().cpu().numpy()),
+            scalars[0].float().cpu().numpy(),
         )
 
     @property

@@ -163,8 +163,9 @@ class ResNet(MuZeroNetwork):
         normalize_pixels: bool = False,
         support_bound: float = 30.0,
         support_size: int = 61,
+        support_mean: str = "transformed",
     ) -> None:
-        super().__init__(num_actions, support_bound, support_size)
+        super().__init__(num_actions, support_bound, support_size, support_mean)
         # A batch of one, since memory formats are of four dimensions.
         self.running_norm = RunningNorm(1, *image_shape, clip=5.0) if normalize_pixels else None
         self.attacks = ChessAttacks() if attacks else None

@@ -41,13 +41,15 @@ RECONSTRUCTION: Mapping[int, float] = {1: 0.0, 2: 10.0}
 """What `reconstruction_coef=None` resolves to, likewise, where the network decodes latents."""
 
 SUPPORT: Mapping[int, Mapping[str, Any]] = {
-    1: {},
-    2: {"support_bound": squashed(1.0), "support_size": 21},
+    1: {"support_mean": "scalars"},
+    2: {"support_mean": "scalars", "support_bound": squashed(1.0), "support_size": 21},
 }
 """What is added to `policy_kwargs` if not given, by the number of players.
 
-Results of games are -1, 0 and 1, and the atoms of a support made for returns of any size lie far
-apart beside them: even a sure result would be told as a mixture of two.
+Predictions are means of scalars; a policy that was saved before it could say so has others, so that
+this is no default of policies. Results of games are -1, 0 and 1, and the atoms of a support made
+for returns of any size lie far apart beside them: even a sure result would be told as a mixture of
+two.
 """
 
 

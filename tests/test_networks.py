@@ -77,8 +77,8 @@ def test_shapes_and_ranges(kind: str) -> None:
     assert reward_logits.shape == value_logits.shape == (4, network.support.size)
     inference = network.recurrent_inference(latent, torch.arange(4))
     assert inference.scalars.shape == (2, 4)
-    torch.testing.assert_close(inference.scalars[0], network.support.mean(value_logits))
-    torch.testing.assert_close(inference.scalars[1], network.support.mean(reward_logits))
+    torch.testing.assert_close(inference.scalars[0], network.support.scalar(value_logits))
+    torch.testing.assert_close(inference.scalars[1], network.support.scalar(reward_logits))
     assert network.initial_inference(obs).scalars[1].abs().max() == 0
 
 

@@ -12,7 +12,6 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from muzero_agent import MuZero
-from muzero_agent.categorical import h, h_inverse
 from muzero_agent.networks import MlpNetwork
 from muzero_agent.planner import LatentPlanner, Plan, mix_value
 from muzero_agent.resnet import ResNet
@@ -65,8 +64,8 @@ def test_it_finds_what_a_search_with_latents_kept_by_hand_finds(
                 )
                 prior, value = net.prediction(following)
             latents[simulation + 1, row] = following
-            rewards.append(h_inverse(net.support.mean(reward_logits)))
-            values.append(h_inverse(net.support.mean(value)))
+            rewards.append(net.support.scalar(reward_logits))
+            values.append(net.support.scalar(value))
             priors.append(prior)
         reward = torch.cat(rewards).numpy()
         ends = np.abs(reward).clip(0, 1) if terminal_rewards else np.zeros(5, np.float32)
@@ -311,7 +310,7 @@ def test_a_result_that_is_half_foreseen_counts_once() -> None:
     class Sure(MlpNetwork):
         def recurrent_inference(self, latent: Any, action: Any) -> Any:
             found = super().recurrent_inference(latent, action)
-            scalars = h(torch.tensor([[-0.9], [0.6]])).expand(2, len(latent))
+            scalars = torch.tensor([[-0.9], [0.6]]).expand(2, len(latent))
             return found._replace(scalars=scalars)
 
     net.__class__ = Sure

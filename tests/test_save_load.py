@@ -75,6 +75,7 @@ OTHER: dict[str, Any] = {
         "activation_fn": nn.Tanh,
         "support_bound": 20.0,
         "support_size": 41,
+        "support_mean": "transformed",
         "normalize_observations": False,
         "optimizer_class": torch.optim.Adam,
         "optimizer_kwargs": {"eps": 1e-5},
@@ -274,6 +275,19 @@ def test_neither_replay_nor_environment_is_saved(model: MuZero) -> None:
     assert again.env is None
     assert again.replay_buffer.size() == 0
     assert model.replay_buffer.size() > 0
+
+
+def test_a_model_saved_before_means_were_a_choice_predicts_as_it_did(
+    observations: NDArray[np.float32],
+) -> None:
+    """It has no `support_mean`, and its predictions are means of transformed scalars."""
+    kwargs = SMALL.get("policy_kwargs", {})
+    model = learned(policy_kwargs=kwargs | {"support_mean": "transformed"})
+    del model.policy_kwargs["support_mean"]
+    again = MuZero.load(saved(model))
+    assert not again.policy.network.support.of_scalars
+    assert_same_play(model, again, observations)
+    assert MuZero("MlpPolicy", ENV_ID, **SMALL).policy.network.support.of_scalars
 
 
 # -- parts of a model ------------------------------------------------------------------------------

@@ -298,7 +298,9 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     packed = zstandard.ZstdCompressor().compress
     whole = packed((MATED + ILLEGAL + RESIGNED).encode())
     path.write_bytes(whole)
-    with pytest.warns(UserWarning, match="of 3 games, left out 1 of another kind of chess, or with ill"):
+    with pytest.warns(
+        UserWarning, match="of 3 games, left out 1 of another kind of chess, or with ill"
+    ):
         convert(path, tmp_path / "some")
     assert GameStore(tmp_path / "some").num_games == 2
     path.write_bytes(packed(MATED.encode()) + whole[: len(whole) // 2])  # a download that ended
