@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "temperature 0": {"temperature": 0.0},
     "temperature falls from 1 to 0": {"temperature": "lin_1"},
     "constant learning rate": {"learning_rate": 0.001},
+    "means of transformed scalars": {"policy_kwargs": {"support_mean": "transformed"}},
 }
 ROOT = Path(__file__).resolve().parents[1]
 
