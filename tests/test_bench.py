@@ -330,6 +330,7 @@ def test_every_default_belongs_to_a_run() -> None:
     assert "num_simulations" not in run.defaults
     assert {"activation_fn", "reanalyse_ratio"} <= run.defaults.keys()  # of the policy, of MuZero
     assert run.defaults["batch_size"].isdecimal()
+    assert run.defaults["support_mean"] == "scalars"  # as MuZero has it, not its policy by itself
 
 
 # -- statistics ------------------------------------------------------------------------------------

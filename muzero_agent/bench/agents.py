@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from muzero_agent import hyperparams
 from muzero_agent.hyperparams import Hyperparams, from_section, make_env, read_sections
+from muzero_agent.turns import SUPPORT
 
 OWN_FILE = Path(hyperparams.__file__).with_name("baselines.yml")
 MUZERO = "MuZero"
@@ -96,13 +97,16 @@ def settings_from(section: Mapping[str, Any], where: str, name: str) -> Settings
 def left_out(section: Mapping[str, Any], name: str) -> dict[str, str]:
     """Arguments that a section leaves to the algorithm and its policy, with their defaults."""
     cls = algorithm(name)
-    return {
+    defaults = {
         argument: str(parameter.default)
         for callable_ in (cls.policy_aliases[section["policy"]], cls)
         for argument, parameter in inspect.signature(callable_).parameters.items()
         if parameter.default not in (parameter.empty, None)
         and argument not in {*section, *WITHOUT_EFFECT, *COMMANDS_OWN}
     }
+    if name == MUZERO:  # which has some of its own for its policy
+        defaults |= {argument: str(value) for argument, value in SUPPORT[1].items()}
+    return defaults
 
 
 def build(name: str, env_id: str, settings: Settings, seed: int) -> BaseAlgorithm:
