@@ -125,3 +125,33 @@ def test_truncation_is_not_an_end() -> None:
     model = MuZero("MlpPolicy", Endless(), gamma=gamma, **settings).learn(500)
     value = model.plan(np.ones(1, np.float32)).value[0]
     assert value == pytest.approx(1 / (1 - gamma), rel=0.1)
+
+
+class Fuse(gym.Env[NDArray[np.float32], np.int64]):
+    """Each step may be the last, at even odds, and then costs 100: nobody can know which it is."""
+
+    observation_space = spaces.Box(0, 1, (1,))
+    action_space: spaces.Discrete = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.ones(1, np.float32), {}
+
+    def step(self, action: np.int64) -> Any:
+        burnt = bool(self.np_random.random() < 0.5)
+        return np.ones(1, np.float32), -100.0 * burnt, burnt, False, {}
+
+
+def test_what_comes_at_an_unknown_time_is_worth_no_less() -> None:
+    """Rewards and values behind a step are expectations: together they are the value before it.
+
+    A step costs 50 on average, and half of them lead on to the same state: V = -50 + gamma V / 2.
+    Of means in units of h a search would make about half of that.
+    """
+    gamma = 0.9
+    model = MuZero("MlpPolicy", Fuse(), gamma=gamma, **FAST).learn(600)
+    value = -50 / (1 - gamma / 2)
+    told = model.policy.evaluate(np.ones((1, 1), np.float32)).value
+    np.testing.assert_allclose(told, [value], rtol=0.1)
+    plan = model.plan(np.ones(1, np.float32))
+    np.testing.assert_allclose(plan.q_values, [[value, value]], rtol=0.2)
