@@ -172,9 +172,15 @@ class Net(NamedTuple):
 def networks() -> list[Net]:
     """CartPole's MLP, as the policy builds it, and board ResNets with 64 channels."""
     mlp = MlpNetwork(
-        torch.nn.Identity(), 4, 2, representation=[128], dynamics=[128], prediction=[128]
+        torch.nn.Identity(),
+        4,
+        2,
+        representation=[128],
+        dynamics=[128],
+        prediction=[128],
+        support_mean="scalars",
     )
-    board = ResNet((2, 6, 7), 7, channels=64, num_blocks=6)
+    board = ResNet((2, 6, 7), 7, channels=64, num_blocks=6, support_mean="scalars")
     return [
         Net("CartPole MLP, 1 root", mlp.eval(), torch.rand(1, 4)),
         Net("CartPole MLP, 8 roots", mlp.eval(), torch.rand(8, 4)),

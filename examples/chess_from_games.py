@@ -39,7 +39,7 @@ from muzero_agent.checkpoints import (
 from muzero_agent.datasets.chess_games import ChessGames, agreement
 from muzero_agent.machine import machine
 from muzero_agent.optimizers import Muon
-from muzero_agent.training import make_card, start_from
+from muzero_agent.training import make_card, start_from, support_mean
 
 WARM_UP = 200  # updates in which the learning rate rises
 DECAY = 0.4  # share of the first phase in which it falls
@@ -118,7 +118,8 @@ class HeldOut(BaseCallback):
 
 
 def fresh_model(arguments: argparse.Namespace) -> MuZero:
-    """With random weights."""
+    """With random weights, but predictions as the model has them whose weights will be given."""
+    source = arguments.start_from or arguments.policy_from
     return MuZero(
         "CnnPolicy",
         ChessEnv,
@@ -134,6 +135,7 @@ def fresh_model(arguments: argparse.Namespace) -> MuZero:
             "optimizer_kwargs": {"update_rms": 0.8, "weight_decay": 1e-4},
             "support_bound": squashed(1.0),
             "support_size": 51,
+            "support_mean": "scalars" if source is None else support_mean(source),
             "net_arch": {
                 "channels": arguments.channels,
                 "num_blocks": arguments.blocks,

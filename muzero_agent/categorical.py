@@ -9,8 +9,8 @@ is a distribution over the atoms of a support with its mass on the two atoms nex
 
 MuZero reads a distribution as the scalar whose h is its mean in units of h. That is no expectation:
 of -100 or 0 at even odds it makes -30, since h is no straight line. Where a model cannot know the
-step in which something comes, large rewards all but vanish so, and dangers most of all. The mean of
-the scalars that atoms stand for is right (symexp two-hot: DreamerV3, arXiv 2301.04104).
+step in which something comes, large rewards shrink so. The mean of the scalars that atoms stand for
+is right (symexp two-hot: DreamerV3, arXiv 2301.04104).
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class Support(nn.Module):
         "transformed" by h (MuZero, appendix F); targets are told so that theirs is exact
     """
 
-    atoms: Tensor  # [size], in units of h(x)
+    atoms: Tensor  # [size], in units of h(x); in every file of weights, so it stays a buffer
     coordinates: Tensor  # [size], in the units of which means are taken
     smoothing: float = 0.0
-    """Standard deviation of the targets, in steps between atoms; 0: they are two-hot. Their mean in
-    units of h is the same but for what a bound cuts off (Farebrother et al. 2024, arXiv 2403.03950,
-    section 3.1, "HL-Gauss", who recommend 0.75)."""
+    """Standard deviation of the targets, in steps between atoms; 0: they are two-hot. Their mean is
+    the same but for what a bound cuts off, and of scalars nearly so (Farebrother et al. 2024, arXiv
+    2403.03950, section 3.1, "HL-Gauss", who recommend 0.75)."""
 
     def __init__(self, bound: float = 30.0, size: int = 61, mean: str = "transformed") -> None:
         super().__init__()
@@ -113,6 +113,12 @@ class Support(nn.Module):
     def gaussian(self, x: Tensor) -> Tensor:
         """Distributions [..., size] with the mass that a normal one around h(x) has nearest to each
         atom; what lies beyond the bounds goes to the others."""
+        mass = self._normal(x)
+        if self.of_scalars:  # h is curved: what the mean of scalars came to be off by, once
+            mass = self._normal(2 * x - mass @ self.coordinates)
+        return mass
+
+    def _normal(self, x: Tensor) -> Tensor:
         edges = torch.arange(self.size + 1, dtype=x.dtype, device=x.device) - 0.5
         distance = (edges - self.position(x).unsqueeze(-1)) / (self.smoothing * math.sqrt(2.0))
         mass = torch.erf(distance).diff(dim=-1)

@@ -186,8 +186,8 @@ class MuZero(OffPolicyAlgorithm):
         those of "CnnPolicy" on Atari's frames
     :param stats_window_size: episodes over which rollout statistics are averaged
     :param tensorboard_log: directory of TensorBoard logs
-    :param policy_kwargs: see `MuZeroPolicy`. In games values are told from -1 to 1 if no
-        `support_bound` and `support_size` are given
+    :param policy_kwargs: see `MuZeroPolicy`. If not given, `support_mean` is "scalars", and values
+        of games are told from -1 to 1 (`support_bound` and `support_size`)
     :param verbose: 0 nothing, 1 information, 2 debugging
     :param seed: seeds everything; two runs with one seed are identical on one machine
     :param device: where the networks are

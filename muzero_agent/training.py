@@ -276,10 +276,20 @@ def _new_directory(path: Path) -> Path:
 def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
     path = run["hyperparams"] or OWN_FILE
     params = load_hyperparams(run["env"], path, parse_changes(run["set"]))
-    model = MuZero(params.policy, envs, seed=run["seed"], device=device, **params.kwargs)
+    kwargs = dict(params.kwargs)
+    if run["start_from"] is not None:
+        means = {"support_mean": support_mean(Path(run["start_from"]))}
+        kwargs["policy_kwargs"] = means | (kwargs.get("policy_kwargs") or {})
+    model = MuZero(params.policy, envs, seed=run["seed"], device=device, **kwargs)
     if run["start_from"] is not None:
         start_from(model, Path(run["start_from"]))
     return model
+
+
+def support_mean(source: Path) -> str:
+    """Of what the predictions of a model directory are means; who starts from its weights has to
+    read them alike. See `categorical.Support`."""
+    return zoo.load(source, device="cpu").policy.support_mean
 
 
 def start_from(
@@ -292,9 +302,16 @@ def start_from(
 
     :param grow: the model's network may be a larger one; see `growth`
     :param parts: of the network, such as "encoder", that are taken; all of them otherwise
-    :raises ValueError: if its networks have other shapes than the model's
+    :raises ValueError: if its networks have other shapes than the model's, or if their predictions
+        are read otherwise
     """
-    known = zoo.load(source, device=model.device).policy.state_dict()
+    policy = zoo.load(source, device=model.device).policy
+    if policy.support_mean != model.policy.support_mean:
+        raise ValueError(
+            f"{source}: its predictions are means of {policy.support_mean!r}, and this run's of "
+            f"{model.policy.support_mean!r}: give policy_kwargs support_mean={policy.support_mean}"
+        )
+    known = policy.state_dict()
     own = model.policy.state_dict()
     if grow:
         known = grown(own, known)

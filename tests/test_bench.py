@@ -331,6 +331,9 @@ def test_every_default_belongs_to_a_run() -> None:
     assert {"activation_fn", "reanalyse_ratio"} <= run.defaults.keys()  # of the policy, of MuZero
     assert run.defaults["batch_size"].isdecimal()
     assert run.defaults["support_mean"] == "scalars"  # as MuZero has it, not its policy by itself
+    changes = {"policy_kwargs": {"support_mean": "transformed"}}
+    (run,) = make_plan(algos=["MuZero"], seeds=[0], changes=changes)
+    assert run.defaults.get("support_mean") != "scalars"
 
 
 # -- statistics ------------------------------------------------------------------------------------

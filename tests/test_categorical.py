@@ -114,6 +114,15 @@ def test_support_must_have_a_positive_bound() -> None:
         Support(bound=0.0)
 
 
+@pytest.mark.parametrize("smoothing", [0.5, 0.75])
+def test_smoothed_targets_nearly_keep_the_mean_of_scalars(smoothing: float) -> None:
+    support = Support(30.0, 61, "scalars")
+    support.smoothing = smoothing
+    x = torch.tensor([-300.0, -20.0, -1.0, 0.0, 0.5, 5.0, 100.0])
+    told = support.gaussian(x) @ support.coordinates
+    torch.testing.assert_close(told, x, rtol=0.01, atol=0.15)
+
+
 @pytest.mark.parametrize("smoothing", [0.5, 0.75, 2.0])
 def test_smoothed_targets_keep_the_mean(smoothing: float) -> None:
     """Away from the bounds; and the mass is that of a normal distribution between the atoms."""

@@ -109,6 +109,25 @@ def test_a_run_may_start_from_a_model(trained: Path, tmp_path: Path) -> None:
     assert "other shapes" in refused.output
 
 
+def test_a_run_reads_predictions_as_the_model_that_it_starts_from(tmp_path: Path) -> None:
+    """The model in the package was saved before predictions were means of scalars."""
+    short: list[str | Path] = [
+        "--start-from",
+        Path(__file__).parents[1] / "zoo" / "models" / "cartpole",
+        "--steps",
+        "10",
+    ]
+    out = tmp_path / "further"
+    done = run("train", "CartPole-v1", "--out", out, *short)
+    assert done.exit_code == 0, done.output
+    made = json.loads((out / "model" / "config.json").read_text())["policy_kwargs"]
+    assert made["support_mean"] == "transformed"
+    other = ["--set", "policy_kwargs={support_mean: scalars}", "--out", str(tmp_path / "other")]
+    refused = run("train", "CartPole-v1", *short, *other)
+    assert refused.exit_code == 2
+    assert "support_mean=transformed" in refused.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -105,7 +105,9 @@ def left_out(section: Mapping[str, Any], name: str) -> dict[str, str]:
         and argument not in {*section, *WITHOUT_EFFECT, *COMMANDS_OWN}
     }
     if name == MUZERO:  # which has some of its own for its policy
-        defaults |= {argument: str(value) for argument, value in SUPPORT[1].items()}
+        given = section.get("policy_kwargs") or {}
+        own = SUPPORT[1].items()
+        defaults |= {argument: str(value) for argument, value in own if argument not in given}
     return defaults
 
 

@@ -467,6 +467,8 @@ def test_values_of_games_are_told_from_minus_one_to_one() -> None:
     torch.testing.assert_close(support.two_hot(results), torch.eye(21)[[0, 10, 20]])
     other = MuZero("MlpPolicy", tictactoe_v3.env, policy_kwargs={"support_bound": 2.0})
     assert other.policy.network.support.bound == 2.0
+    assert support.of_scalars
+    assert other.policy.network.support.of_scalars
     assert MuZero("MlpPolicy", "CartPole-v1").policy.network.support.bound == 30.0
 
 

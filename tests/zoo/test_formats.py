@@ -34,6 +34,7 @@ def test_a_version(version: int, tmp_path: Path) -> None:
         plan = model.plan(OBSERVATIONS)
         np.testing.assert_allclose(plan.prior, PRIOR, atol=1e-3)
         np.testing.assert_allclose(plan.value, VALUE, atol=1e-3)
+        assert not model.policy.network.support.of_scalars  # they do not say, and were made so
         assert (model.num_timesteps, model.num_simulations) == (32, 4)
         card = zoo.card(place)
         assert (card.env, card.evaluations[0].mean) == ("CartPole-v1", 9.5)
