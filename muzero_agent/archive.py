@@ -7,11 +7,13 @@ import json
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Collection
 from typing import Any
 
 from stable_baselines3.common.save_util import load_from_pkl, open_path
 
 from muzero_agent.replay import TrajectoryReplayBuffer
+from muzero_agent.turns import DEFAULTS, resolved
 
 
 def describe(path: object) -> str:
@@ -52,6 +54,48 @@ def read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any
         else:
             file.close()
     raise ValueError(_advice(path, fault))
+
+
+def check_means(path: str | pathlib.Path | io.BufferedIOBase, own: str) -> None:
+    """ValueError if the predictions of a saved model are means of something else; see `Support`.
+
+    :param own: `support_mean` of the model that is to take over its weights
+    """
+    given = read_settings(path).get("policy_kwargs")
+    if given is None:
+        return  # left out when it was saved: nobody can know
+    theirs = given.get("support_mean", "transformed")  # as they were before there was a choice
+    if theirs != own:
+        raise ValueError(
+            f"{describe(path)} has a model whose predictions are means of {theirs!r}, and those of "
+            f"this one are of {own!r}: make it with policy_kwargs support_mean={theirs!r}"
+        )
+
+
+def replacements(
+    path: str | pathlib.Path | io.BufferedIOBase, parameters: Collection[str], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Attributes that take the place of those saved; TypeError for what is none.
+
+    :param parameters: of the constructor
+    :param given: by their names as attributes, or as parameters
+    """
+    settings = read_settings(path)
+    known = {*settings, *parameters}
+    new = dict(given)
+    if "stats_window_size" in new:  # the one attribute that is not named as its argument
+        new["_stats_window_size"] = new.pop("stats_window_size")
+    if not new.keys() <= known:
+        raise TypeError(
+            f"load() knows no {sorted(new.keys() - known)}; choose among "
+            f"{sorted(name for name in known if not name.startswith('_'))}"
+        )
+    num_players = new.get("num_players") or settings.get("num_players", 1)
+    if "num_players" in new:
+        new["num_players"] = num_players
+    for name in DEFAULTS[1].keys() & new.keys():
+        new[name] = resolved(num_players, name, new[name])
+    return new
 
 
 def read_replay(

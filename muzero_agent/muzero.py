@@ -36,7 +36,7 @@ from muzero_agent.actions import num_actions, to_space
 from muzero_agent.adapters.envs.atari import warn_of_compounded_skips
 from muzero_agent.adapters.envs.gymnasium import as_vec_env
 from muzero_agent.adapters.envs.pettingzoo import as_turn_based
-from muzero_agent.archive import describe, read_replay, read_settings
+from muzero_agent.archive import check_means, describe, read_replay, replacements
 from muzero_agent.batch import Batch
 from muzero_agent.categorical import squashed
 from muzero_agent.checks import (
@@ -65,7 +65,6 @@ from muzero_agent.reanalyse import Sweep
 from muzero_agent.replay import TrajectoryReplayBuffer
 from muzero_agent.rules_planner import RulesPlanner
 from muzero_agent.turns import (
-    DEFAULTS,
     RECONSTRUCTION,
     SUPPORT,
     Turns,
@@ -866,20 +865,6 @@ class MuZero(OffPolicyAlgorithm):
         :param kwargs: arguments of the constructor that take the place of those saved, for instance
             `num_simulations=200`
         """
-        settings = read_settings(path)
-        known = settings.keys() | inspect.signature(cls).parameters
-        if "stats_window_size" in kwargs:  # the one attribute that is not named as its argument
-            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
-        if not kwargs.keys() <= known:
-            raise TypeError(
-                f"load() knows no {sorted(kwargs.keys() - known)}; choose among "
-                f"{sorted(name for name in known if not name.startswith('_'))}"
-            )
-        num_players = kwargs.get("num_players") or settings.get("num_players", 1)
-        if "num_players" in kwargs:
-            kwargs["num_players"] = num_players
-        for name in DEFAULTS[1].keys() & kwargs.keys():
-            kwargs[name] = resolved(num_players, name, kwargs[name])
         return super().load(
             path,
             as_vec_env(as_turn_based(env)),
@@ -887,8 +872,19 @@ class MuZero(OffPolicyAlgorithm):
             custom_objects,
             print_system_info,
             force_reset,
-            **kwargs,
+            **replacements(path, inspect.signature(cls).parameters.keys(), kwargs),
         )
+
+    def set_parameters(
+        self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto"
+    ) -> None:
+        """Take over weights; see SB3's `BaseAlgorithm.set_parameters`.
+
+        :raises ValueError: if they are of a file whose predictions are read otherwise
+        """
+        if not isinstance(load_path_or_dict, dict):
+            check_means(load_path_or_dict, self.policy.support_mean)
+        super().set_parameters(load_path_or_dict, exact_match, device)
 
     def load_replay_buffer(
         self,

@@ -378,6 +378,26 @@ def test_parameters_from_a_file(
     assert other.policy.optimizer.state_dict()["state"]
 
 
+@pytest.mark.parametrize("said", [True, False], ids=["said", "saved before it was a choice"])
+def test_parameters_from_a_file_whose_predictions_are_read_otherwise(
+    model: MuZero, tmp_path: pathlib.Path, said: bool
+) -> None:
+    path = str(tmp_path / "model.zip")
+    source = learned(
+        24, policy_kwargs=SMALL.get("policy_kwargs", {}) | {"support_mean": "transformed"}
+    )
+    if not said:
+        del source.policy_kwargs["support_mean"]
+    source.save(path)
+    other = learned(24, seed=1)
+    before = copy.deepcopy(other.get_parameters()["policy"])
+    with pytest.raises(ValueError, match=r"of 'transformed'.*make it with"):
+        other.set_parameters(path)
+    assert all(bool((before[key] == part).all()) for key, part in other.policy.state_dict().items())
+    source.save(path, exclude=["policy_kwargs"])  # then nobody can know
+    other.set_parameters(path)
+
+
 def test_each_parameter_may_be_disturbed(model: MuZero, observations: NDArray[np.float32]) -> None:
     """Population-based methods add noise to whatever a state dict holds: floats alone."""
     parameters: Any = copy.deepcopy(model.get_parameters())
