@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from muzero_agent.categorical import MEANS
 from muzero_agent.networks import (
     MlpNetwork,
     MuZeroNetwork,
@@ -20,7 +21,7 @@ from muzero_agent.resnet import ResNet
 ACTIONS = 5
 
 
-def build(kind: str) -> tuple[MuZeroNetwork, tuple[int, ...]]:
+def build(kind: str, support_mean: str = "scalars") -> tuple[MuZeroNetwork, tuple[int, ...]]:
     """A network with random heads, and the shape of one observation."""
     torch.manual_seed(0)
     network: MuZeroNetwork
@@ -35,6 +36,7 @@ def build(kind: str) -> tuple[MuZeroNetwork, tuple[int, ...]]:
             prediction=[16],
             latent_size=24,
             latent_norm=kind.removeprefix("mlp-"),
+            support_mean=support_mean,
         )
     else:
         shape = (3, 96, 96) if kind == "pixels" else (2, 6, 7)
@@ -44,6 +46,7 @@ def build(kind: str) -> tuple[MuZeroNetwork, tuple[int, ...]]:
             channels=8,
             downsample=kind == "pixels",
             head_width=8,
+            support_mean=support_mean,
         )
     for module in network.modules():
         if isinstance(module, nn.Linear):
@@ -61,9 +64,10 @@ def test_latents_of_pixels_are_as_large_as_they_are_taken_to_be(side: int) -> No
 KINDS = ["mlp-simnorm", "mlp-minmax", "board", "pixels"]
 
 
+@pytest.mark.parametrize("support_mean", MEANS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_shapes_and_ranges(kind: str) -> None:
-    network, shape = build(kind)
+def test_shapes_and_ranges(kind: str, support_mean: str) -> None:
+    network, shape = build(kind, support_mean)
     obs = torch.rand(4, *shape)
     latent = network.representation(obs)
     assert latent.min() >= 0

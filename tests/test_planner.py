@@ -12,6 +12,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from muzero_agent import MuZero
+from muzero_agent.categorical import MEANS
 from muzero_agent.networks import MlpNetwork
 from muzero_agent.planner import LatentPlanner, Plan, mix_value
 from muzero_agent.resnet import ResNet
@@ -22,9 +23,17 @@ ACTIONS, GAMMA = 3, 0.9
 SETTINGS: dict[str, Any] = {"num_simulations": 12, "search": "gumbel", "discount": GAMMA}
 
 
-def network() -> MlpNetwork:
+def network(support_mean: str = "scalars") -> MlpNetwork:
     torch.manual_seed(0)
-    net = MlpNetwork(nn.Identity(), 4, ACTIONS, representation=[16], dynamics=[16], prediction=[16])
+    net = MlpNetwork(
+        nn.Identity(),
+        4,
+        ACTIONS,
+        representation=[16],
+        dynamics=[16],
+        prediction=[16],
+        support_mean=support_mean,
+    )
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.4)
     return net
@@ -37,13 +46,14 @@ def plan(
     return (planner or LatentPlanner(net)).plan(obs, **settings)
 
 
+@pytest.mark.parametrize("support_mean", MEANS)
 @pytest.mark.parametrize("terminal_rewards", [False, True])
 @pytest.mark.parametrize("search", ["gumbel", "puct"])
 def test_it_finds_what_a_search_with_latents_kept_by_hand_finds(
-    search: str, terminal_rewards: bool
+    search: str, terminal_rewards: bool, support_mean: str
 ) -> None:
     """An independent bookkeeping: a dict of latents by (node, row), one network call a row."""
-    net = network()
+    net = network(support_mean)
     obs = torch.randn(5, 4)
     found = plan(net, obs, search=search, terminal_rewards=terminal_rewards)
 
