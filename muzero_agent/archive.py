@@ -12,6 +12,7 @@ from typing import Any
 
 from stable_baselines3.common.save_util import load_from_pkl, open_path
 
+from muzero_agent.categorical import check_same_mean
 from muzero_agent.replay import TrajectoryReplayBuffer
 from muzero_agent.turns import DEFAULTS, resolved
 
@@ -57,7 +58,7 @@ def read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any
 
 
 def check_means(path: str | pathlib.Path | io.BufferedIOBase, own: str) -> None:
-    """ValueError if the predictions of a saved model are means of something else; see `Support`.
+    """ValueError if the predictions of a saved model are means of something else.
 
     :param own: `support_mean` of the model that is to take over its weights
     """
@@ -65,11 +66,7 @@ def check_means(path: str | pathlib.Path | io.BufferedIOBase, own: str) -> None:
     if given is None:
         return  # left out when it was saved: nobody can know
     theirs = given.get("support_mean", "transformed")  # as they were before there was a choice
-    if theirs != own:
-        raise ValueError(
-            f"{describe(path)} has a model whose predictions are means of {theirs!r}, and those of "
-            f"this one are of {own!r}: make it with policy_kwargs support_mean={theirs!r}"
-        )
+    check_same_mean(theirs, own, describe(path))
 
 
 def replacements(

@@ -48,6 +48,18 @@ def h_inverse(y: Tensor) -> Tensor:
     return torch.sign(y) * (root * root - 1.0)
 
 
+def check_same_mean(theirs: str, own: str, source: object) -> None:
+    """ValueError if weights that are read as means of `theirs` are to be read as of `own`.
+
+    :param source: what the weights come from, as a message calls it
+    """
+    if theirs != own:
+        raise ValueError(
+            f"{source} has a model whose predictions are means of {theirs!r}, and those of this "
+            f"one are of {own!r}: make it with policy_kwargs support_mean={theirs!r}"
+        )
+
+
 class Support(nn.Module):
     """`size` equally spaced atoms over [-bound, bound] in units of h(x).
 

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from muzero_agent import zoo
 from muzero_agent.adapters.envs.names import runs_foreign_code
 from muzero_agent.callbacks import ResumedProgressBar
+from muzero_agent.categorical import check_same_mean
 from muzero_agent.checkpoints import (
     SaveCheckpoints,
     latest_checkpoint,
@@ -306,11 +307,7 @@ def start_from(
         are read otherwise
     """
     policy = zoo.load(source, device=model.device).policy
-    if policy.support_mean != model.policy.support_mean:
-        raise ValueError(
-            f"{source}: its predictions are means of {policy.support_mean!r}, and this run's of "
-            f"{model.policy.support_mean!r}: give policy_kwargs support_mean={policy.support_mean}"
-        )
+    check_same_mean(policy.support_mean, model.policy.support_mean, source)
     known = policy.state_dict()
     own = model.policy.state_dict()
     if grow:

@@ -125,7 +125,7 @@ def test_a_run_reads_predictions_as_the_model_that_it_starts_from(tmp_path: Path
     other = ["--set", "policy_kwargs={support_mean: scalars}", "--out", str(tmp_path / "other")]
     refused = run("train", "CartPole-v1", *short, *other)
     assert refused.exit_code == 2
-    assert "support_mean=transformed" in refused.output
+    assert "support_mean='transformed'" in refused.output
 
 
 @pytest.mark.parametrize(
