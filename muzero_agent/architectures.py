@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -19,6 +18,9 @@ from torch import nn
 
 from muzero_agent.networks import MlpNetwork, MuZeroNetwork
 from muzero_agent.resnet import ResNet
+
+LARGEST_BOARD = 32
+"""Side of the planes that are not reduced unless told so."""
 
 NetArch = list[int] | dict[str, Any] | None
 """See `policies.MuZeroPolicy`."""
@@ -86,7 +88,7 @@ def make_resnet(
     normalize_observations: bool,
     **support: Any,
 ) -> ResNet:
-    """Convolutional functions: of pixels, which are reduced, or of a board.
+    """Convolutional functions: of a board, or of pixels, which are reduced (`LARGEST_BOARD`).
 
     :param space: of what the network sees
     :param support: `support_bound`, `support_size` and `support_mean`
@@ -106,8 +108,8 @@ def make_resnet(
     _check_net_arch(net_arch, ResNet)
     first, second, third = shape
     planes = (third, first, second) if channels_come_last(space) else (first, second, third)
-    pixels = is_image_space(space, check_channels=False)
-    arch: dict[str, Any] = {"downsample": pixels and min(planes[1:]) > 32}
+    # By size alone: pixels may come as floats, by VecNormalize or from Gymnasium's wrappers.
+    arch: dict[str, Any] = {"downsample": min(planes[1:]) > LARGEST_BOARD}
     decodable = _decoded_size(space) is not None
     arch |= {"decoded_planes": planes[0] if decodable else 0}
     if net_arch and "decoded_planes" in net_arch and not decodable:

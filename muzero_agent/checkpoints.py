@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
@@ -33,12 +34,14 @@ from muzero_agent.muzero import MuZero
 
 MODEL, STATE, REPLAY = "model.zip", "state.json", "replay.pkl"
 STATISTICS = "vecnormalize.pkl"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _UNFINISHED, _REPLACED = ".unfinished-", ".replaced-"
 
 
-def save_checkpoint(model: MuZero, directory: Path, *, replay: bool = True, keep: int = 2) -> Path:
+def save_checkpoint(
+    model: MuZero, directory: str | Path, *, replay: bool = True, keep: int = 2
+) -> Path:
     """Write a checkpoint, and remove all but the newest.
 
     :param directory: of all checkpoints of a run
@@ -47,6 +50,7 @@ def save_checkpoint(model: MuZero, directory: Path, *, replay: bool = True, keep
     :return: the checkpoint
     :raises OSError: if it cannot be written; older ones are left as they are
     """
+    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     _put_back(directory)
     path = directory / f"{model.num_timesteps:012d}"
@@ -76,8 +80,9 @@ def save_checkpoint(model: MuZero, directory: Path, *, replay: bool = True, keep
     return path
 
 
-def latest_checkpoint(directory: Path) -> Path | None:
+def latest_checkpoint(directory: str | Path) -> Path | None:
     """The newest checkpoint of a run, or None. What a crash left behind is removed."""
+    directory = Path(directory)
     if not directory.is_dir():
         return None
     _put_back(directory)
@@ -88,7 +93,7 @@ def latest_checkpoint(directory: Path) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, env: VecEnv, device: torch.device | str = "auto", **overrides: Any
+    path: str | Path, env: VecEnv, device: torch.device | str = "auto", **overrides: Any
 ) -> MuZero:
     """The model as it was, to go on with `learn(..., reset_num_timesteps=False)`.
 
@@ -100,6 +105,7 @@ def load_checkpoint(
     :param overrides: see `MuZero.load`
     :raises ValueError: if the checkpoint is of another release
     """
+    path = Path(path)
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
     if state["format_version"] != FORMAT_VERSION:
         raise ValueError(
@@ -111,6 +117,7 @@ def load_checkpoint(
     model = MuZero.load(path / MODEL, env=env, device=device, **overrides)
     if (path / REPLAY).exists():
         model.load_replay_buffer(path / REPLAY)
+        model._sweep.restore(state["sweep"])
     seed = (int(model.seed or 0) + model.num_timesteps) % 2**31
     set_random_seed(seed)  # what environments and wrappers may draw from
     env.seed(seed)
@@ -119,7 +126,6 @@ def load_checkpoint(
     torch.set_rng_state(_tensor(state["torch"]))
     if model.device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(_tensor(state["cuda"]), model.device)
-    model._sweep.position = state["sweep"]
     return model
 
 
@@ -134,9 +140,9 @@ class SaveCheckpoints(BaseCallback):
     :param replay: see `save_checkpoint`
     """
 
-    def __init__(self, directory: Path, every: int, *, replay: bool = True) -> None:
+    def __init__(self, directory: str | Path, every: int, *, replay: bool = True) -> None:
         super().__init__()
-        self.directory, self.every, self.replay = directory, every, replay
+        self.directory, self.every, self.replay = Path(directory), every, replay
         self._saved_at = 0
 
     def _on_training_start(self) -> None:
@@ -172,7 +178,7 @@ def _state(model: MuZero) -> dict[str, Any]:
             name: generator.bit_generator.state for name, generator in _generators(model).items()
         },
         "torch": _text(torch.get_rng_state()),
-        "sweep": model._sweep.position,
+        "sweep": model._sweep.state,
     }
     if model.device.type == "cuda":
         state["cuda"] = _text(torch.cuda.get_rng_state(model.device))
@@ -182,8 +188,10 @@ def _state(model: MuZero) -> dict[str, Any]:
 def _with_statistics(env: VecEnv, path: Path) -> VecEnv:
     """The environment with the VecNormalize that was saved, or with its statistics."""
     given = unwrap_vec_normalize(env)
-    saved = VecNormalize.load(str(path), env if given is None else given.venv)
+    saved: VecNormalize = load_from_pkl(path)
     if given is None:
+        alike = env.observation_space.shape == saved.observation_space.shape
+        saved.set_venv(env if alike else MuZero._wrap_env(env))  # which turns images
         return saved
     for name in {"obs_rms", "ret_rms"} & vars(saved).keys():
         setattr(given, name, getattr(saved, name))

@@ -178,6 +178,17 @@ def check_finite(
     )
 
 
+def check_last_observations(ends: Mapping[int, Any]) -> None:
+    """Refuse an episode whose last observation is not told, which is not that of the reset."""
+    for env, obs in ends.items():
+        if obs is None:
+            raise ValueError(
+                f'environment {env} ended an episode without info["terminal_observation"], its '
+                "last observation, which SB3's vectorised environments give: a wrapper around them "
+                "has to hand it on"
+            )
+
+
 def check_legal(legal: NDArray[np.bool_], step: int) -> None:
     """Refuse masks [n_envs, A] that leave an environment without an action."""
     if not legal.any(-1).all():

@@ -42,6 +42,7 @@ from muzero_agent.categorical import squashed
 from muzero_agent.checks import (
     check_arguments,
     check_finite,
+    check_last_observations,
     check_legal,
     check_normalize,
     check_spaces,
@@ -59,7 +60,9 @@ from muzero_agent.policies import (
     MultiInputPolicy,
     MuZeroPolicy,
     has_mask,
+    masks_of,
     network_space,
+    tells_masks,
 )
 from muzero_agent.reanalyse import Sweep
 from muzero_agent.replay import TrajectoryReplayBuffer
@@ -94,7 +97,7 @@ class _Decision:
     def __init__(
         self,
         policy: NDArray[np.float32],  # [n_envs, A]
-        value: NDArray[np.float32],  # [n_envs]
+        value: NDArray[np.float32],  # [n_envs]; NaN where not searched
         regret: NDArray[np.float32],  # [n_envs], of the action taken
         legal: NDArray[np.bool_] | None,  # [n_envs, A]
         searched: bool,
@@ -391,6 +394,7 @@ class MuZero(OffPolicyAlgorithm):
         policy.max_num_considered_actions = self.max_num_considered_actions
         policy.dirichlet_fraction = self.dirichlet_fraction
         policy.dirichlet_alpha = self.dirichlet_alpha
+        policy.env_has_masks = self._env_has_masks
         return policy
 
     # -- learning --------------------------------------------------------------------------------
@@ -450,8 +454,9 @@ class MuZero(OffPolicyAlgorithm):
             that were scored, in games of chess; searches of these go by the rules. "auto":
             candidates in chess, else searches and actions alike
         :param value_targets: "search": from rewards and the newest values, as `learn` has them but
-            for `regret_tolerance`, in chess what searches find; "result": the return, or that of
-            the game; "evaluation": recorded values; or a mixture, such as {"result": 0.3,
+            for `regret_tolerance`, in chess what searches find; "result": the return (of an episode
+            that was truncated with the value of its last state, recorded or else the newest), or
+            that of the game; "evaluation": recorded values; or a mixture, such as {"result": 0.3,
             "evaluation": 0.7}, in which what was not recorded of a state leaves its weight to the
             others. "auto": evaluation in chess, where none is told the result, else search
         :param max_drop: actions (also where no moves were scored) after which the recorded value of
@@ -531,7 +536,8 @@ class MuZero(OffPolicyAlgorithm):
             self.replay_buffer.close_open_episodes()
             self._exploration = Exploration(self.n_envs)
             self._begin_episodes(np.ones(self.n_envs, np.bool_))
-        self._env_has_masks = self.env.has_attr("action_masks")
+        self._env_has_masks = tells_masks(self.env)
+        self._configured_policy()  # which warns where masks are missing, also by itself
         return result
 
     def collect_rollouts(
@@ -584,7 +590,8 @@ class MuZero(OffPolicyAlgorithm):
                     for p in policy.astype(np.float64)
                 ]
             )
-            self._decision = _Decision(policy, zeros, zeros, masks, searched=False)
+            unknown = np.full(n_envs, np.nan, np.float32)
+            self._decision = _Decision(policy, unknown, zeros, masks, searched=False)
         else:
             plan = self._plan_and_reanalyse(obs, legal)
             actions = self._exploration.replace(
@@ -647,7 +654,8 @@ class MuZero(OffPolicyAlgorithm):
         self._check_finite("reward", np.asarray(reward))
         self._check_finite("observation", new_obs)
         ended = np.flatnonzero(dones).tolist()
-        ends: dict[int, Any] = {i: infos[i]["terminal_observation"] for i in ended}
+        ends: dict[int, Any] = {i: infos[i].get("terminal_observation") for i in ended}
+        check_last_observations(ends)
         for i, last_obs in ends.items():
             self._check_finite("observation", add_batch_dimension(last_obs), env=i)
         normalize = self._vec_normalize_env
@@ -712,13 +720,18 @@ class MuZero(OffPolicyAlgorithm):
             self._warn_of_clipping(batch)
             losses = self._loss(batch)
             updates.apply(losses.total)
-            error = (losses.root_value - batch.values[:, 0]).abs()
-            self.replay_buffer.update_errors(batch.rows, error.cpu().numpy())
+            self._learn_errors(batch, losses.root_value)
             policy.value_error.fill_(self.replay_buffer.typical_error or 0.0)
             history.append(torch.stack(losses[:-1]).detach())
         updates.finish()
         self._n_updates += gradient_steps
         self._record_losses(history)
+
+    def _learn_errors(self, batch: Batch, values: torch.Tensor) -> None:
+        """How far values [B] of the first states lie from their targets, where these have any."""
+        error = (values - batch.values[:, 0]).abs().cpu().numpy()
+        weights = (batch.weights * batch.value_mask[:, 0]).cpu().numpy()
+        self.replay_buffer.update_errors(batch.rows, error, weights)
 
     def _updates(self) -> Updates:
         return Updates(
@@ -788,7 +801,6 @@ class MuZero(OffPolicyAlgorithm):
         action_masks: NDArray[Any] | None = None,
     ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...] | None]:
         """Search, and return the action to play; see `MuZeroPolicy.predict`."""
-        self._warn_of_missing_masks(action_masks)
         return self._configured_policy().predict(
             observation, state, episode_start, deterministic, action_masks
         )
@@ -824,7 +836,7 @@ class MuZero(OffPolicyAlgorithm):
                 temperature=0.0 if deterministic else 1.0,
                 variations=True,
             )
-        self._warn_of_missing_masks(action_masks)
+        policy.warn_of_missing_masks(action_masks)
         obs, _ = policy.batched(observation)
         return policy.plan(
             obs,
@@ -833,16 +845,6 @@ class MuZero(OffPolicyAlgorithm):
             temperature=0.0 if deterministic else 1.0,
             variations=True,
         )
-
-    def _warn_of_missing_masks(self, action_masks: NDArray[Any] | None) -> None:
-        """An environment's method is out of reach here: who evaluates has to pass its masks on."""
-        if self._env_has_masks and action_masks is None and not has_mask(self.observation_space):
-            warnings.warn(
-                "this model learned with the environment's `action_masks()`, and without masks it "
-                'may play illegal actions: give predict(action_masks=...), or put "action_mask" '
-                "into a Dict observation, where evaluate_policy and EvalCallback heed it, too",
-                stacklevel=3,
-            )
 
     # -- saving ----------------------------------------------------------------------------------
 
@@ -972,10 +974,8 @@ class MuZero(OffPolicyAlgorithm):
 
     def _legal_actions(self, obs: Observation) -> NDArray[np.bool_] | None:
         """bool [n_envs, A]: from the observation, else from the environment's `action_masks()`."""
-        masks = None
-        if not has_mask(self.observation_space) and self._env_has_masks:
-            assert self.env is not None
-            masks = np.stack(self.env.env_method("action_masks"))
+        assert self.env is not None
+        masks = masks_of(self.env) if self._env_has_masks else None
         legal = self.policy.legal_actions(obs, masks)
         if legal is not None:
             check_legal(legal, self.num_timesteps)

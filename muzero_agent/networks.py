@@ -128,7 +128,7 @@ class RunningNorm(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take in a batch [B, *shape] (Chan et al. 1979, parallel variance)."""
-        total = self.count + len(x)
+        total = self.count.clamp_min(0) + len(x)
         delta = x.mean(0) - self.mean
         share = len(x) / total
         var = x.var(0, correction=0)
@@ -137,7 +137,8 @@ class RunningNorm(nn.Module):
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:
-        scaled = (x - self.mean).mul_(torch.rsqrt(self.var + 1e-8))
+        # Whoever adds noise to a state dict adds it to variances, too.
+        scaled = (x - self.mean).mul_(torch.rsqrt(self.var.clamp_min(0) + 1e-8))
         return scaled.clamp_(-self.clip, self.clip)
 
 

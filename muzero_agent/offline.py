@@ -8,12 +8,13 @@ from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import configure_logger
 from tqdm import tqdm
 
-from muzero_agent.batch import Batch
+from muzero_agent.batch import Batch, Rows
 from muzero_agent.datasets.episodes import read_episodes
 from muzero_agent.datasets.recorded import fill, observations_of
 from muzero_agent.offline_chess import ChessSource, chess_games
@@ -177,19 +178,24 @@ class _Recorded:
         )
         self.replay.typical_error = float(model.policy.value_error) or None
         self.sweep = Sweep()
+        # From their values the returns of truncated episodes go on, which nobody recorded.
+        self.ends = self.replay.truncated_ends() if "result" in values else np.zeros(0, np.int64)
         for seen in observations_of(self.replay):
             model.policy.network.observe(model._tensors(model._normalized(seen)))
         model._updates().finish()
 
     def sample(self, batch_size: int) -> Batch:
         if self.searches:
-            self._search()
+            self._search(self.sweep.rows(self.replay, self.ratio))
+        elif len(self.ends):
+            due, self.ends = self.ends[: self.ratio], np.roll(self.ends, -self.ratio)
+            self._search(Rows(np.zeros_like(due), due))
         return self.replay.sample(batch_size, env=self.model._vec_normalize_env)
 
-    def _search(self) -> None:
-        """From the next states of the sweep."""
+    def _search(self, rows: Rows) -> None:
         model, replay = self.model, self.replay
-        rows = self.sweep.rows(replay, self.ratio)
+        if not len(rows.row):
+            return
         plan = model._configured_policy().plan(
             model._normalized(replay.observations_at(rows)),
             legal_actions=replay.legal[rows.env, rows.row % replay.capacity],
@@ -200,8 +206,9 @@ class _Recorded:
         replay.update_search(rows, plan.policy, plan.mixed_value, plan.regret())
 
     def learned(self, batch: Batch, values: torch.Tensor) -> None:
-        error = (values - batch.values[:, 0]).abs() * batch.value_mask[:, 0]
-        self.replay.update_errors(batch.rows, error.cpu().numpy())
+        error = (values - batch.values[:, 0]).abs().cpu().numpy()
+        weights = (batch.weights * batch.value_mask[:, 0]).cpu().numpy()
+        self.replay.update_errors(batch.rows, error, weights)
         self.model.policy.value_error.fill_(self.replay.typical_error or 0.0)
 
     def close(self) -> None:

@@ -54,7 +54,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         old policy says little of today's, while of a new one the mistake may be the search's. inf
         never stops.
     :param priority_exponent: 0 samples uniformly; alpha > 0 samples rows by priority ** alpha
-        (MuZero, appendix G: priority = |search value - value target|).
+        (MuZero, appendix G), where priority = |predicted value - value target| when it was last
+        drawn
     :param priority_beta: exponent of the importance weights
 
     `symmetries`, if set, are those under which each window that is drawn is seen, one by lot.
@@ -109,7 +110,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.action = np.zeros(shape, np.int64)
         self.reward = np.zeros(shape, np.float32)
         self.policy = np.zeros((*shape, self.num_actions), np.float32)
-        self.value = np.zeros(shape, np.float32)  # root value after search
+        self.value = np.zeros(shape, np.float32)  # root value after search; NaN: not known yet
         # How much better the best action looks in the newest search than the action taken.
         self.regret = np.zeros(shape, np.float32)
         self.player = np.zeros(shape, np.int8)  # to move; owns the row's value and reward
@@ -163,7 +164,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
 
         :param obs: one observation, unnormalised
         :param policy: float32 [A], the search's action weights
-        :param value: the search's root value
+        :param value: the search's root value; NaN where there is none, as in the warm-up
         :param regret: by how much the action falls short of the best in the search
         :param legal: bool [A]; None: all actions are legal
         :param searched: whether policy and value come from a search; False in the warm-up
@@ -207,7 +208,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     ) -> None:
         """Append the last state of the open episode of `env`, and close it.
 
-        :param value: value of the last state, from which truncation bootstraps
+        :param value: value of the last state, from which truncation bootstraps; NaN: not known yet
         :param terminated: True if the episode ended by itself: its last state has value 0
         :param legal: bool [A], for searches from a truncated state; None, or none, counts as all
         """
@@ -294,7 +295,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         *,
         monte_carlo: bool = False,
     ) -> NDArray[np.float32]:
-        """Value targets float32 [B, num_targets] of the rows and of those after them.
+        """Value targets float32 [B, num_targets] of the rows and of those after them; NaN where the
+        value that one would end with is not known yet.
 
         :param env: normalises rewards if given
         :param monte_carlo: returns to the episode's end, whatever the settings say
@@ -327,8 +329,6 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             td_steps=td_steps,
             td_lambda=1.0 if monte_carlo else self.td_lambda,
             on_policy=None if monte_carlo else self._on_policy(rows, index, moves),
-            # Until they are searched, states of the warm-up have no value but 0.
-            estimated=self.searched.ravel().take(states) | (offsets >= left),
         )
 
     def _on_policy(
@@ -433,18 +433,27 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         self.regret[rows.env, slot] = regret[np.arange(len(taken)), taken]
         self.searched[rows.env, slot] = ~is_last
 
-    def update_errors(self, rows: Rows, error: NDArray[np.float32]) -> None:
+    def update_errors(
+        self, rows: Rows, error: NDArray[np.float32], weights: NDArray[np.float32] | None = None
+    ) -> None:
         """Learn how wrong values are: the typical error, and priorities where they count.
 
         :param error: float32 [B], |value - target| of rows that were sampled
+        :param weights: float32 [B], of each in the typical error, which is to be that of all rows:
+            the importance weights of how they were drawn, and 0 where there is no target. Such rows
+            keep their priorities. None: all count alike
         """
-        mean = float(error.mean())
+        weights = np.ones_like(error) if weights is None else weights
+        known = weights > 0
+        if not known.any():
+            return
+        mean = float(np.average(error, weights=weights))
         previous = mean if self.typical_error is None else self.typical_error
         self.typical_error = previous + 0.02 * (mean - previous)
         if self.priority_exponent > 0:
-            priority = error.astype(np.float64) + 1e-3  # nothing is never drawn again
+            priority = error[known].astype(np.float64) + 1e-3  # nothing is never drawn again
             self.max_priority = max(self.max_priority, float(priority.max()))
-            leaf = rows.env * self.capacity + rows.row % self.capacity
+            leaf = (rows.env * self.capacity + rows.row % self.capacity)[known]
             self.priorities.set(leaf, priority**self.priority_exponent)
 
     def _admit_predecessor(self, env: int, slot: int) -> None:
@@ -477,5 +486,6 @@ class TrajectoryReplayBuffer(ReplayBuffer):
             ):
                 raise ValueError(f"the episode boundaries of environment {env} are inconsistent")
             slot = rows % self.capacity
-            if not np.isfinite([self.value[env, slot], self.reward[env, slot]]).all():
+            infinite = np.isinf(self.value[env, slot]) | ~np.isfinite(self.reward[env, slot])
+            if infinite.any():
                 raise ValueError(f"environment {env} holds values or rewards that are not finite")

@@ -28,11 +28,12 @@ def lambda_returns(
     td_steps: int,
     td_lambda: float,
     on_policy: NDArray[np.bool_] | None = None,
-    estimated: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """Targets for the first `num_targets` states of each of B windows of T transitions.
 
-    :param values: float32 [B, T + 1], value of each state, seen by the player to move there.
+    :param values: float32 [B, T + 1], value of each state, seen by the player to move there; NaN
+        where nobody has estimated it. Such a state gets no weight but at the end of a sum (lambda
+        counts as 1 there), and a sum that ends in one is no target.
     :param rewards: float32 [B, T], reward of each transition, seen by the player who moves.
     :param discounts: float32 [B, T], factor on the next state's value. Zero cuts off whatever is
         behind it, and so does a last state of value 0 after a termination. Pad behind the last
@@ -42,11 +43,9 @@ def lambda_returns(
     :param on_policy: bool [B, T], whether the action of each transition is one that would be taken
         today; where not, the sum stops in front of it. None: all are. (V-trace with importance
         ratios of 0 and 1; Espeholt et al. 2018, section 4.1.)
-    :param estimated: bool [B, T + 1], whether the value of each state is an estimate; where not, it
-        gets no weight but at the end of a sum: lambda counts as 1 there. None: all are.
     :param td_steps: n >= 1; sums stop at the window's end, too.
     :param td_lambda: 0 .. 1
-    :return: float32 [B, num_targets]
+    :return: float32 [B, num_targets], NaN where there is no target
     """
     if td_steps < 1:
         raise ValueError(f"td_steps={td_steps}: a value target needs at least one step")
@@ -58,10 +57,13 @@ def lambda_returns(
             f"{values.shape[1]} values, {horizon} rewards and {discounts.shape[1]} discounts: "
             "a window of T transitions has T + 1 values, T rewards and T discounts"
         )
+    unknown = np.isnan(values)
+    some_unknown = bool(unknown.any())
+    values = np.where(unknown, np.float32(0), values) if some_unknown else values
     delta = rewards + discounts * values[:, 1:] - values[:, :-1]  # [B, T]
     decay = np.float32(td_lambda) * discounts  # [B, T]
-    if estimated is not None:
-        decay = np.where(estimated[:, 1:], decay, discounts)
+    if some_unknown:
+        decay = np.where(unknown[:, 1:], discounts, decay)
     if on_policy is not None:
         delta = delta * on_policy
         decay = decay * on_policy
@@ -80,7 +82,27 @@ def lambda_returns(
             weight *= decay[done : done + num_targets]
             done += length
         if done == steps:
-            return values[:, :num_targets] + correction.T
+            break
         delta = delta[:-length] + decay[:-length] * delta[length:]
         decay = decay[:-length] * decay[length:]
         length *= 2
+    targets: NDArray[np.float32] = values[:, :num_targets] + correction.T
+    if some_unknown:
+        ends = np.minimum(_ends(unknown, td_lambda, on_policy), np.arange(horizon + 1) + steps)
+        targets[np.take_along_axis(unknown, ends[:, :num_targets], 1)] = np.nan
+    return targets
+
+
+def _ends(
+    unknown: NDArray[np.bool_], td_lambda: float, on_policy: NDArray[np.bool_] | None
+) -> NDArray[np.int64]:
+    """Index [B, T + 1] of the state in which the sum from each state on ends, if not before by the
+    number of its steps: in front of an action off policy, or at the window's end. One-step targets
+    end in the next state that has an estimate."""
+    horizon = unknown.shape[1] - 1
+    ends = np.full(unknown.shape, horizon)
+    if td_lambda == 0:
+        ends[:, :-1] = np.where(unknown[:, 1:], horizon, np.arange(1, horizon + 1))
+    if on_policy is not None:
+        ends[:, :-1] = np.where(on_policy, ends[:, :-1], np.arange(horizon))
+    return np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]

@@ -218,12 +218,25 @@ def targets(replay: Any, num: int = 4) -> list[float]:
 
 def test_values_by_hand() -> None:
     assert targets(filled({"result": 1.0}), 3) == [0.25, 0.5, 1.0]
-    told = targets(filled({"result": 1.0, "evaluation": 3.0}), 3)
-    assert told == pytest.approx([0.25 * 0.25 + 0.75 * 0.2, 0.125 - 0.3, 1.0])  # none told: all
+    mixed = targets(filled({"result": 1.0, "evaluation": 3.0}), 3)
+    assert mixed == pytest.approx([0.25 * 0.25 + 0.75 * 0.2, 0.125 - 0.3, 1.0])  # none told: all
     game = filled({"result": 1.0}, num_players=2, gamma=1.0)
     assert targets(game, 3) == [1.0, -1.0, 1.0]  # of the player to move
-    first = Episode(*EPISODE[:3], False, values=EPISODE.values)
-    assert targets(filled({"result": 1.0}, first), 3) == [0.25, 0.5, 1.0]  # unseen: worth 0
+    told = np.array([0.2, -0.4, np.nan, 0.4], np.float32)
+    first = Episode(*EPISODE[:3], False, values=told)
+    assert targets(filled({"result": 1.0}, first), 3) == pytest.approx([0.3, 0.6, 1.2])
+
+
+def test_a_truncated_episode_goes_on_with_the_value_of_its_last_state() -> None:
+    """Until that is known, its result is not."""
+    replay = filled({"result": 1.0}, Episode(*EPISODE[:3], False))
+    assert np.isnan(targets(replay, 3)).all()
+    assert replay.sample(8).value_mask.sum() == 0
+    assert replay.truncated_ends().tolist() == [3]
+    assert filled({"result": 1.0}).truncated_ends().tolist() == []
+    found = np.full((1, 2), 0.5), np.array([0.4]), np.zeros((1, 2), np.float32)
+    replay.update_search(Rows(np.zeros(1, np.int64), np.array([3])), *found)
+    assert targets(replay, 3) == pytest.approx([0.3, 0.6, 1.2])
 
 
 def test_a_state_without_an_evaluation_has_no_value_to_learn() -> None:

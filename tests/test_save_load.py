@@ -402,8 +402,10 @@ def test_each_parameter_may_be_disturbed(model: MuZero, observations: NDArray[np
     """Population-based methods add noise to whatever a state dict holds: floats alone."""
     parameters: Any = copy.deepcopy(model.get_parameters())
     assert {part.dtype for part in parameters["policy"].values()} == {torch.float32}
+    noise = torch.Generator().manual_seed(0)
     for part in parameters["policy"].values():
-        part.add_(0.01)
+        part.add_(torch.randn(part.shape, generator=noise))
+    assert any((part < 0).any() for name, part in parameters["policy"].items() if "var" in name)
     other = learned(24)
     other.set_parameters(parameters)
     assert np.isfinite(other.plan(observations).value).all()

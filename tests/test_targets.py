@@ -98,17 +98,32 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
 def test_a_state_without_an_estimate_hands_its_weight_on() -> None:
     """With lambda 0 everywhere else, the target bootstraps from the next state that has one."""
     values, rewards, discounts = window(5)
-    estimated = np.ones(values.shape, np.bool_)
-    estimated[:, [1, 2, 5]] = False
-    targets = lambda_returns(
-        values, rewards, discounts, num_targets=6, td_steps=8, td_lambda=0.0, estimated=estimated
-    )
+    values[:, [1, 2, 5]] = np.nan
+    targets = lambda_returns(values, rewards, discounts, num_targets=6, td_steps=8, td_lambda=0.0)
     for row in range(len(values)):
         wanted = [
             n_step(values[row], rewards[row], discounts[row], t, n)
             for t, n in enumerate([3, 2, 1, 1, 2, 1])
         ]
         np.testing.assert_allclose(targets[row], wanted, atol=2e-5)
+
+
+def test_a_sum_that_ends_without_an_estimate_is_no_target() -> None:
+    """By the number of steps, by the window's end, or in front of an action off policy."""
+    values, rewards, discounts = window(5)
+    values[:, [3, 8]] = np.nan
+    arrays = values, rewards, discounts
+    on_policy = np.ones(rewards.shape, np.bool_)
+    on_policy[0, 5] = False
+    for n, cut in [(3, None), (8, None), (8, on_policy)]:
+        targets = lambda_returns(*arrays, num_targets=8, td_steps=n, td_lambda=1.0, on_policy=cut)
+        wanted = [[n_step(*row, t, n) for t in range(8)] for row in zip(*arrays, strict=True)]
+        if cut is not None:
+            wanted[0][:6] = [
+                n_step(values[0], rewards[0], discounts[0], t, 5 - t) for t in range(6)
+            ]
+        assert 0 < np.isnan(wanted).sum() < 24 or n == 8
+        np.testing.assert_allclose(targets, wanted, atol=2e-5)
 
 
 def test_sums_stop_in_front_of_an_action_off_policy() -> None:

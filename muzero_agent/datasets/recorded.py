@@ -83,8 +83,9 @@ class RecordedReplay(TrajectoryReplayBuffer):
         for name, returns in (("search", False), ("result", True)):
             if weights.get(name, 0.0) > 0:
                 targets = super().value_targets(rows, num_targets, env, monte_carlo=returns)
-                total += np.float32(weights[name]) * targets
-                weight += np.float32(weights[name])
+                known = ~np.isnan(targets)
+                total[known] += np.float32(weights[name]) * targets[known]
+                weight[known] += np.float32(weights[name])
         if weights.get("evaluation", 0.0) > 0:
             ends = self._ends(rows)[:, None]
             row = np.minimum(rows.row[:, None] + np.arange(num_targets), ends)
@@ -96,6 +97,12 @@ class RecordedReplay(TrajectoryReplayBuffer):
             weight[exists] += np.float32(weights["evaluation"])
         targets = np.full_like(total, np.nan)
         return np.divide(total, weight, out=targets, where=weight > 0)
+
+    def truncated_ends(self) -> NDArray[np.int64]:
+        """Rows of last states from which an episode would have gone on."""
+        rows = np.arange(self.head[0])
+        ends: NDArray[np.int64] = rows[(self.last_row[0, rows] == rows) & ~self.terminated[0, rows]]
+        return ends
 
 
 def fill(
@@ -189,7 +196,7 @@ def _add(replay: RecordedReplay, episode: Episode, players: NDArray[np.int8]) ->
             int(episode.actions[step]),
             float(episode.rewards[step]),
             no_policy,
-            0.0,
+            math.nan,
             0.0,
             None if legal is None else legal[step],
             searched=False,
@@ -198,7 +205,7 @@ def _add(replay: RecordedReplay, episode: Episode, players: NDArray[np.int8]) ->
     replay.end_episode(
         0,
         row_of(episode.observations, num),
-        0.0,
+        math.nan if episode.values is None else float(episode.values[num]),
         terminated=episode.terminated,
         player=int(players[num]),
         legal=None if legal is None else legal[num],
