@@ -24,6 +24,11 @@ def describe(path: object) -> str:
 
 def read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any]:
     """The JSON in a file of `MuZero.save`; ValueError for any other. Nothing is unpickled."""
+    if isinstance(path, str | pathlib.Path) and pathlib.Path(path).is_dir():
+        raise IsADirectoryError(
+            f"{path} is a directory: `zoo.load({str(path)!r})` loads what `zoo.save` wrote, and "
+            "`MuZero.load` the zip file that `save` of a MuZero model wrote"
+        )
     incomplete = "is not a zip archive, or is incomplete"
     fault = incomplete
     file = open_path(path, "r", suffix="zip")

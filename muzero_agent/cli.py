@@ -75,7 +75,12 @@ def train(
         int | None, typer.Option(help="steps between checkpoints; default: a tenth of all steps")
     ] = None,
     checkpoint_replay: Annotated[bool, typer.Option(help="keep the replay in checkpoints")] = True,
-    resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="go on from the newest checkpoint; of your own runs: it can run its author's code"
+        ),
+    ] = False,
     tensorboard: Annotated[bool, typer.Option(help="log for TensorBoard")] = False,
     progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
     device: Annotated[str, typer.Option(help="of the networks: cpu, cuda, auto")] = "auto",

@@ -114,7 +114,7 @@ def evaluate(
         card, model = zoo.card(path), zoo.load(path)
         if not card.evaluations:
             raise ValueError(NOT_MEASURED)
-        preprocessing = preprocessing_of(path, env_of(path)) | {"env_kwargs": card.env_kwargs}
+        preprocessing = preprocessing_of(path, env_of(path))
         wrong = 0
         table = _table(
             "measured", "against", ("told", "right"), ("95% interval", "right"), ("now", "right"),

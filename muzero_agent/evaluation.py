@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent.adapters.envs.games import RULES, find_rules
 from muzero_agent.adapters.envs.names import find_game, runs_foreign_code
@@ -29,6 +30,7 @@ from muzero_agent.players import (
     RolloutPlayer,
     RulesModelPlayer,
 )
+from muzero_agent.policies import masks_of, tells_masks
 from muzero_agent.programs import GtpPlayer, Program, UciPlayer
 from muzero_agent.types import Rules, TurnBased
 from muzero_agent.zoo.cards import Card, Evaluation
@@ -125,6 +127,22 @@ def evaluate_game(
         ]
 
 
+class _Masked:
+    """A model as `evaluate_policy` asks it, with the masks of the environments that it plays in."""
+
+    def __init__(self, model: Any, envs: VecEnv) -> None:
+        self.model, self.envs = model, envs
+
+    def predict(self, observation: Any, **settings: Any) -> Any:
+        return self.model.predict(observation, **settings, action_masks=masks_of(self.envs))
+
+
+def heeding_masks(model: MuZero, envs: VecEnv) -> Any:
+    """The model, or what hands it the masks that the environments' `action_masks()` tell: who is to
+    play for `evaluate_policy` there."""
+    return _Masked(model, envs) if tells_masks(envs) else model
+
+
 def evaluate_returns(
     model: Any,
     env_id: str,
@@ -134,7 +152,8 @@ def evaluate_returns(
     deterministic: bool = True,
     preprocessing: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[list[float], list[int]]:
-    """Returns and lengths of episodes, in up to ten environments at a time.
+    """Returns and lengths of episodes, in up to ten environments at a time; their `action_masks()`
+    are heeded.
 
     :param env_id: id in Gymnasium's registry
     :param seed: of the first environment
@@ -149,7 +168,11 @@ def evaluate_returns(
             f"{model.observation_space}: give its own environment by --env"
         )
     returns, lengths = evaluate_policy(
-        model, envs, episodes, deterministic=deterministic, return_episode_rewards=True
+        heeding_masks(model, envs),
+        envs,
+        episodes,
+        deterministic=deterministic,
+        return_episode_rewards=True,
     )
     envs.close()
     assert isinstance(returns, list)

@@ -11,11 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import torch
 import yaml
+from stable_baselines3.common import torch_layers
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+from torch import nn
 
 from muzero_agent.adapters.envs.atari import is_atari, make_atari_env
 from muzero_agent.adapters.envs.minatar import register_minatar
@@ -25,6 +29,22 @@ from muzero_agent.muzero import MuZero
 
 OWN_FILE = Path(__file__).with_name("hyperparams.yml")
 NOT_TUNABLE = {"policy", "env", "_init_setup_model"}
+GIVEN_TO_POLICIES = {"observation_space", "action_space", "lr_schedule"}  # by the algorithm
+CLASSES: Mapping[str, Mapping[str, type[Any]]] = {
+    argument: {known.__name__: known for known in classes}
+    for argument, classes in {
+        "activation_fn": (
+            nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Mish,
+        ),
+        "features_extractor_class": (
+            torch_layers.FlattenExtractor, torch_layers.CombinedExtractor, torch_layers.NatureCNN,
+        ),
+        "optimizer_class": (
+            torch.optim.AdamW, torch.optim.Adam, torch.optim.RMSprop, torch.optim.SGD,
+        ),
+    }.items()
+}  # fmt: skip
+"""Those that files may name in `policy_kwargs`: nothing is imported that a file names."""
 SCHEDULES = {  # of all algorithms
     "learning_rate", "exploration_rate", "temperature", "clip_range", "clip_range_vf",
 }  # fmt: skip
@@ -69,15 +89,21 @@ def make_env(
     :param frame_stack: observations that are stacked; 1 leaves them alone
     :param atari: see `adapters.envs.atari.make_atari_env`
     :param env_kwargs: further arguments of the environment
+    :raises ValueError: if it does not take these
     """
     kwargs = dict(env_kwargs)
     register_minatar(env_id)
-    if (game := find_game(env_id)) is not None:
-        env: VecEnv = make_turn_based_env(partial(game, **kwargs), n_envs, seed)
-    elif atari:
-        env = make_atari_env(env_id, n_envs, seed, env_kwargs=kwargs)
-    else:
-        env = make_vec_env(env_id, n_envs, seed, env_kwargs=kwargs)
+    try:
+        if (game := find_game(env_id)) is not None:
+            env: VecEnv = make_turn_based_env(partial(game, **kwargs), n_envs, seed)
+        elif atari:
+            env = make_atari_env(env_id, n_envs, seed, env_kwargs=kwargs)
+        else:
+            env = make_vec_env(env_id, n_envs, seed, env_kwargs=kwargs)
+    except TypeError as error:
+        if not kwargs:
+            raise
+        raise ValueError(f"{env_id} cannot be made with env_kwargs={kwargs}: {error}") from error
     return VecFrameStack(env, frame_stack) if frame_stack > 1 else env
 
 
@@ -91,7 +117,7 @@ def load_hyperparams(
 
     Text is never evaluated: `policy_kwargs` is a YAML mapping, and the only schedule is
     "lin_0.001", which falls from 0.001 to 0 in the course of learning. Nor is anything imported:
-    `env_wrapper` may name SB3's AtariWrapper alone.
+    `env_wrapper` may name SB3's AtariWrapper alone, and `policy_kwargs` those of `CLASSES`.
 
     :param env_id: id in Gymnasium's registry
     :param path: YAML file, a section per environment
@@ -153,29 +179,49 @@ def from_section(
     atari = _is_atari_wrapper(kwargs.pop("env_wrapper", None), f"{where}, env_wrapper")
     env_kwargs = _numbers(kwargs.pop("env_kwargs", {}), f"{where}, env_kwargs")
     policy = kwargs.pop("policy")
-    if policy not in algorithm.policy_aliases:
+    if policy not in [*algorithm.policy_aliases]:
         raise ValueError(f"{where}, policy: {policy!r} is none of {list(algorithm.policy_aliases)}")
-    _check_names(kwargs, where, algorithm)
+    _check_names(kwargs, where, algorithm, NOT_TUNABLE)
     for key in SCHEDULES & kwargs.keys():
         kwargs[key] = _schedule(kwargs[key], f"{where}, {key}")
     if isinstance(kwargs.get("train_freq"), list):  # [1, episode]
         kwargs["train_freq"] = tuple(kwargs["train_freq"])
-    if not isinstance(kwargs.get("policy_kwargs", {}), dict):
-        raise ValueError(
-            f"{where}, policy_kwargs: text is not evaluated; write a mapping, as in "
-            "`policy_kwargs: {net_arch: [64, 64]}`"
+    if "policy_kwargs" in kwargs:
+        kwargs["policy_kwargs"] = _policy_kwargs(
+            kwargs["policy_kwargs"], f"{where}, policy_kwargs", algorithm.policy_aliases[policy]
         )
     return Hyperparams(n_timesteps, n_envs, policy, kwargs, frame_stack, atari, env_kwargs)
 
 
-def _check_names(kwargs: dict[str, Any], where: str, algorithm: type[BaseAlgorithm]) -> None:
-    known = inspect.signature(algorithm).parameters.keys() - NOT_TUNABLE
+def _check_names(
+    kwargs: dict[str, Any], where: str, built: type[BaseAlgorithm | BasePolicy], given: set[str]
+) -> None:
+    """:param given: arguments of what is built that are not for settings"""
+    known = inspect.signature(built).parameters.keys() - given
     for key in kwargs:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            name = algorithm.__name__
-            raise ValueError(f"{where}: {key} is not an argument of {name}{hint}")
+            hint = f"; did you mean {close[0]}?" if close else f": there are {sorted(known)}"
+            raise ValueError(f"{where}: {key} is not an argument of {built.__name__}{hint}")
+
+
+def _policy_kwargs(value: object, where: str, policy: type[BasePolicy]) -> dict[str, Any]:
+    """A policy's arguments, with classes for their names."""
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{where}: text is not evaluated; write a mapping, as in "
+            "`policy_kwargs: {net_arch: [64, 64]}`"
+        )
+    _check_names(value, where, policy, GIVEN_TO_POLICIES)
+    kwargs = dict(value)
+    for name in CLASSES.keys() & kwargs:
+        if kwargs[name] not in [*CLASSES[name]]:
+            raise ValueError(f"{where}, {name}: {kwargs[name]!r} is none of {[*CLASSES[name]]}")
+        kwargs[name] = CLASSES[name][kwargs[name]]
+    for name in ("normalize_images", "normalize_observations"):
+        if not isinstance(kwargs.get(name, True), bool):
+            raise ValueError(f"{where}, {name}: {kwargs[name]!r} is neither true nor false")
+    return kwargs
 
 
 def _numbers(value: object, where: str) -> dict[str, bool | int | float]:

@@ -18,6 +18,7 @@ from muzero_agent.adapters.envs.names import find_game
 from muzero_agent.adapters.envs.pettingzoo import as_game
 from muzero_agent.hyperparams import make_env
 from muzero_agent.muzero import MuZero
+from muzero_agent.policies import masks_of, tells_masks
 
 try:
     from PIL import Image
@@ -85,7 +86,7 @@ def _episode(
     raw = make_env(env_id, 1, seed, **settings)
     envs = MuZero._wrap_env(raw)
     fps = envs.get_attr("metadata")[0].get("render_fps") or 15
-    observation = envs.reset()
+    masked, observation = tells_masks(envs), envs.reset()
     total, steps, over = 0.0, 0, False
     while not over and steps < most_steps:
         pixels = envs.render()
@@ -93,7 +94,9 @@ def _episode(
             raise ValueError(f"{env_id} draws no frames: it has no render_mode 'rgb_array'")
         yield _bytes(pixels), 1 / fps
         assert not isinstance(observation, tuple)
-        action, _ = model.predict(observation, deterministic=True)
+        action, _ = model.predict(
+            observation, deterministic=True, action_masks=masks_of(envs) if masked else None
+        )
         observation, rewards, dones, _ = envs.step(action)
         total += float(rewards[0])
         steps += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -31,7 +32,8 @@ from muzero_agent.growth import grown
 from muzero_agent.hyperparams import OWN_FILE, load_hyperparams, make_env
 from muzero_agent.machine import LIBRARIES, machine, versions
 from muzero_agent.muzero import MuZero
-from muzero_agent.zoo.directory import TRAINED_BY
+from muzero_agent.zoo.directory import TRAINED_BY, check_target, read_config
+from muzero_agent.zoo.files import ModelFiles
 
 CONFIG, CHECKPOINTS, LOGS, MODEL = "run.json", "checkpoints", "logs", "model"
 OF_ENVIRONMENTS = {  # libraries, and the modules by which they are known to be in use
@@ -137,13 +139,39 @@ def env_of(model: Path) -> str:
 
 
 def preprocessing_of(model: Path, env: str) -> dict[str, Any]:
-    """As in the run that the model lies in, else as `train` would have it."""
+    """As in the run that the model lies in, else as its card tells, else as `train` would have it.
+
+    :raises ValueError: if the card names wrappers that are not known here
+    """
     config = model.parent / CONFIG
     if config.exists():
         run = _read(config)
         return {name: run[name] for name in PREPROCESSING}
+    if (model / "card.json").exists():
+        card = zoo.card(model)
+        return _read_wrappers(card.wrappers) | {"env_kwargs": dict(card.env_kwargs)}
     params = load_hyperparams(env)
     return {name: getattr(params, name) for name in PREPROCESSING}
+
+
+def _wrappers(atari: bool, frame_stack: int) -> list[str]:
+    """As a card names them."""
+    return ["AtariWrapper"] * atari + [f"VecFrameStack({frame_stack})"] * (frame_stack > 1)
+
+
+def _read_wrappers(names: list[str]) -> dict[str, Any]:
+    """The arguments of `_wrappers` that gave these names."""
+    stacks = [re.fullmatch(r"VecFrameStack\((\d{1,3})\)", name) for name in names]
+    found: dict[str, Any] = {
+        "atari": "AtariWrapper" in names,
+        "frame_stack": next((int(stack[1]) for stack in stacks if stack), 1),
+    }
+    if _wrappers(**found) != names:
+        raise ValueError(
+            f"the model's card names the wrappers {names}, and known here are AtariWrapper and, "
+            "around it, VecFrameStack(2) and more: measure the model in a script of your own"
+        )
+    return found
 
 
 def train(
@@ -168,6 +196,7 @@ def train(
         raise ValueError("--steps and --n-envs: give at least 1")
     if tensorboard and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard: it is not installed: pip install tensorboard")
+    check_target(out / MODEL)  # now, not when all is learned
     preprocessing = {name: run[name] for name in PREPROCESSING}
     envs = make_env(run["env"], run["n_envs"], run["seed"], **preprocessing)
     checkpoint = latest_checkpoint(out / CHECKPOINTS)
@@ -179,10 +208,13 @@ def train(
         model = load_checkpoint(checkpoint, envs, device)
     started = model.num_timesteps
     if started >= run["steps"]:
-        raise ValueError(
-            f"{out} has learned its {run['steps']:,} steps already: give more --steps, or another "
-            "--out"
-        )
+        if _holds(out / MODEL, started):
+            raise ValueError(
+                f"{out} has learned its {run['steps']:,} steps already: give more --steps, or "
+                "another --out"
+            )
+        _save(model, run, out, say)  # it was killed before it could
+        return True
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # if that fails, then at once
     fresh = out / f".{CONFIG}"
     fresh.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
@@ -216,9 +248,20 @@ def train(
         say(f"Interrupted at {model.num_timesteps:,} steps; --resume goes on from there")
         return False
     model.logger.close()
+    _save(model, run, out, say)
+    return True
+
+
+def _holds(directory: Path, steps: int) -> bool:
+    """Is the model there that has learned so many steps?"""
+    config = directory / "config.json"
+    return config.exists() and read_config(ModelFiles(directory)).num_timesteps == steps
+
+
+def _save(model: MuZero, run: dict[str, Any], out: Path, say: Callable[[str], None]) -> None:
+    """Write what a run has learned."""
     zoo.save(model, out / MODEL, make_card(run, model.num_timesteps, _seconds(out / LOGS)))
     say(f"Done: {out / MODEL}. See how it plays: muzero-agent eval {out / MODEL}")
-    return True
 
 
 def make_card(run: dict[str, Any], steps: int, seconds: float) -> zoo.Card:
@@ -235,8 +278,7 @@ def make_card(run: dict[str, Any], steps: int, seconds: float) -> zoo.Card:
         name=f"muzero-{run['env'].rpartition('/')[2]}",
         env=run["env"],
         env_kwargs=run["env_kwargs"],
-        wrappers=["AtariWrapper"] * run["atari"]
-        + [f"VecFrameStack({run['frame_stack']})"] * (run["frame_stack"] > 1),
+        wrappers=_wrappers(run["atari"], run["frame_stack"]),
         training_steps=steps,
         training_seconds=seconds,
         seed=run["seed"],
@@ -281,7 +323,14 @@ def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
     if run["start_from"] is not None:
         means = {"support_mean": support_mean(Path(run["start_from"]))}
         kwargs["policy_kwargs"] = means | (kwargs.get("policy_kwargs") or {})
-    model = MuZero(params.policy, envs, seed=run["seed"], device=device, **kwargs)
+    try:
+        model = MuZero(params.policy, envs, seed=run["seed"], device=device, **kwargs)
+    except (TypeError, AssertionError) as error:  # of torch and SB3
+        given = " ".join(f"--set {shlex.quote(text)}" for text in run["set"]) or path
+        raise ValueError(
+            f"{given}: no model can be built with these settings: {error}; see `MuZero`, and "
+            "`MuZeroPolicy` for what policy_kwargs takes"
+        ) from error
     if run["start_from"] is not None:
         start_from(model, Path(run["start_from"]))
     return model

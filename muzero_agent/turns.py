@@ -169,6 +169,6 @@ class Turns:
             raise ValueError(
                 f'environment {i} gave info["to_play"]={info.get("to_play")!r}: with '
                 f"num_players={self.num_players}, its `reset` and `step` have to tell who is to "
-                "move next, 0 or 1"
+                "move next, 0 or 1; or give MuZero(num_players=1), if one player acts in it"
             )
         self.to_play[i] = info["to_play"]

@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import (
 )
 from stable_baselines3.dqn.policies import DQNPolicy
 
-from muzero_agent import MuZero
+from muzero_agent import MuZero, zoo
 
 BOX = spaces.Box(-1e6, 1e6, (2,))
 
@@ -649,6 +649,15 @@ def test_the_position_in_a_file_object_is_restored(trained: pathlib.Path) -> Non
     assert not text.closed
     model = io.BytesIO(trained.read_bytes())
     assert MuZero.load(model).num_timesteps == MuZero.load(model).num_timesteps > 0
+
+
+def test_a_model_directory_is_not_for_load(trained: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    model = MuZero.load(trained)
+    directory = zoo.save(model, tmp_path / "model")
+    for path in (directory, str(directory)):
+        for read in (MuZero.load, model.set_parameters):
+            with pytest.raises(IsADirectoryError, match=r"`zoo\.load\('.*model'\)` loads"):
+                read(path)
 
 
 def test_a_missing_file(tmp_path: pathlib.Path) -> None:

@@ -26,6 +26,7 @@ from muzero_agent.bench.plots import COLOURS
 from muzero_agent.bench.results import interval, report, table, time_to
 from muzero_agent.bench.worker import Evaluation, Result, read_result
 from muzero_agent.cli import app
+from muzero_agent.turns import DEFAULTS
 
 SMALL = ["--steps", "120", "--every", "50", "--episodes", "3", "--jobs", "2", "--no-progress"]
 SMALL += ["--set", "num_simulations=2", "--set", "batch_size=8", "--set", "learning_starts=20"]
@@ -331,9 +332,12 @@ def test_every_default_belongs_to_a_run() -> None:
     assert {"activation_fn", "reanalyse_ratio"} <= run.defaults.keys()  # of the policy, of MuZero
     assert run.defaults["batch_size"].isdecimal()
     assert run.defaults["support_mean"] == "scalars"  # as MuZero has it, not its policy by itself
-    changes = {"policy_kwargs": {"support_mean": "transformed"}}
+    assert DEFAULTS[1].keys() <= run.defaults.keys()  # None in the signature
+    assert (run.defaults["gamma"], run.defaults["reconstruction_coef"]) == ("0.997", "0.0")
+    changes = {"policy_kwargs": {"support_mean": "transformed"}, "gamma": 0.9}
     (run,) = make_plan(algos=["MuZero"], seeds=[0], changes=changes)
     assert run.defaults.get("support_mean") != "scalars"
+    assert "gamma" not in run.defaults
 
 
 # -- statistics ------------------------------------------------------------------------------------

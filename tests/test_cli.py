@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from muzero_agent import zoo
+from muzero_agent import MuZero, zoo
 from muzero_agent.cli import app
 
 SMALL = ["--set", "num_simulations=2", "--set", "batch_size=8", "--set", "learning_starts=20"]
@@ -165,6 +165,32 @@ def test_what_is_wrong_is_said(
     assert not new.exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("env_kwargs={foo: 1}", "CartPole-v1 cannot be made with env_kwargs={'foo': 1}"),
+        ("policy_kwargs={foo: 1}", "foo is not an argument of MlpPolicy"),
+        ("policy_kwargs={activation_fn: tanh}", "'Tanh'"),
+        ("policy_kwargs={support_bound: abc}", "--set 'policy_kwargs={support_bound: abc}': no"),
+        ("policy_kwargs={optimizer_kwargs: {foo: 1}}", "unexpected keyword argument 'foo'"),
+        ("policy_kwargs={features_extractor_class: NatureCNN}", "NatureCNN only with images"),
+    ],
+)
+def test_what_is_wrong_in_a_setting_is_said(setting: str, complaint: str, tmp_path: Path) -> None:
+    done = run("train", "CartPole-v1", "--out", tmp_path / "new", *SMALL[:-3], "--set", setting)
+    assert done.exit_code == 2, done.output
+    assert complaint in done.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_setting_names_a_class_as_config_json_does(tmp_path: Path) -> None:
+    setting = ["--set", "policy_kwargs={net_arch: [16], activation_fn: Tanh}"]
+    done = run("train", "CartPole-v1", "--out", tmp_path, "--steps", "24", *SMALL, *setting)
+    assert done.exit_code == 0, done.output
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["policy_kwargs"]["activation_fn"] == "Tanh"
+
+
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ["train", "CartPole-v1", "--steps", "100000", "--out", str(out), *SMALL]
@@ -220,6 +246,42 @@ def test_checkpoints_that_cannot_be_written_are_found_out_at_once(tmp_path: Path
     assert done.exit_code == 2
     assert "checkpoints" in done.output
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["none", "an older one"])
+def test_a_run_that_was_killed_before_it_wrote_its_model_gets_one(
+    trained: Path, tmp_path: Path, older: bool
+) -> None:
+    out = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(out / "model")
+    (newest,) = sorted((out / "checkpoints").iterdir())[-1:]
+    if older:
+        zoo.save(MuZero.load(newest / "model.zip", num_timesteps=7), out / "model")
+    done = run("train", "CartPole-v1", "--out", out, "--resume")
+    assert done.exit_code == 0, done.output
+    assert "Done" in done.output
+    assert zoo.load(out / "model").num_timesteps == int(newest.name)
+    assert zoo.card(out / "model").training_steps == int(newest.name)
+    again = run("train", "CartPole-v1", "--out", out, "--resume")
+    assert again.exit_code == 2
+    assert "steps already" in again.output
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_stands_in_the_models_place_is_told_before_learning(
+    trained: Path, tmp_path: Path, resume: bool
+) -> None:
+    out = tmp_path / "run"
+    arguments: list[str | Path] = ["train", "CartPole-v1", "--out", out, "--steps", "100000"]
+    if resume:
+        shutil.copytree(trained, out, ignore=shutil.ignore_patterns("model"))
+    (out / "model").parent.mkdir(exist_ok=True)
+    (out / "model").write_text("a file, no directory")
+    before = sorted(out.rglob("*"))
+    done = run(*arguments, *(["--resume"] if resume else SMALL))
+    assert done.exit_code == 2
+    assert f"{out / 'model'} is not a model directory" in done.output
+    assert sorted(out.rglob("*")) == before
 
 
 @pytest.mark.parametrize("where", ["card", "run"])

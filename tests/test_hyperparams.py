@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.utils import LinearSchedule
 
 from muzero_agent import MuZero
+from muzero_agent.adapters.envs.atari import is_atari
 from muzero_agent.adapters.envs.names import GAMES
-from muzero_agent.hyperparams import OWN_FILE, Hyperparams, load_hyperparams
+from muzero_agent.hyperparams import (
+    OWN_FILE,
+    Hyperparams,
+    from_section,
+    load_hyperparams,
+    make_env,
+)
 
 SECTIONS = sorted(yaml.safe_load(OWN_FILE.read_text(encoding="utf-8")))
 
@@ -81,6 +93,23 @@ def test_values_arrive_as_the_constructor_wants_them(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("algorithm", [MuZero, PPO])
+def test_classes_are_known_by_their_names(algorithm: type[BaseAlgorithm]) -> None:
+    names = {"activation_fn": "Tanh", "features_extractor_class": "FlattenExtractor"}
+    names |= {"optimizer_class": "Adam"}
+    section = {"n_timesteps": 1, "policy": "MlpPolicy", "policy_kwargs": names}
+    kwargs = from_section(section, "here", algorithm).kwargs
+    assert kwargs["policy_kwargs"] == {
+        "activation_fn": torch.nn.Tanh,
+        "features_extractor_class": FlattenExtractor,
+        "optimizer_class": torch.optim.Adam,
+    }
+    policy: Any = algorithm("MlpPolicy", "CartPole-v1", **kwargs).policy
+    assert policy.activation_fn is torch.nn.Tanh
+    assert type(policy.optimizer) is torch.optim.Adam
+    assert section["policy_kwargs"]["activation_fn"] == "Tanh"  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("lines", "complaint"),
     [
@@ -99,7 +128,16 @@ def test_values_arrive_as_the_constructor_wants_them(tmp_path: Path) -> None:
         ("learning_rate: 1e-3", r"YAML takes 1e-3 for text: write 0.001"),
         ("learning_rate: lin_fast", "'lin_fast' is neither a number nor lin_<number>"),
         ("learning_rate: true", "True is neither"),
+        ("policy: [MlpPolicy]", "is none of .*MlpPolicy"),
         ("policy_kwargs: dict(net_arch=[64])", "text is not evaluated; write a mapping"),
+        ("policy_kwargs: null", "policy_kwargs: text is not evaluated; write a mapping"),
+        ("policy_kwargs: {net_arhc: [64]}", "net_arhc is not an argument of MlpPolicy; did you"),
+        ("policy_kwargs: {foo: 1}", "foo is not an argument of MlpPolicy: there are .*net_arch"),
+        ("policy_kwargs: {lr_schedule: 1}", "lr_schedule is not an argument"),
+        ("policy_kwargs: {activation_fn: tanh}", "activation_fn: 'tanh' is none of .*'Tanh'"),
+        ("policy_kwargs: {activation_fn: [Tanh]}", r"\['Tanh'\] is none of"),
+        ("policy_kwargs: {optimizer_class: os.system}", "'os.system' is none of .*'AdamW'"),
+        ("policy_kwargs: {normalize_images: perhaps}", "'perhaps' is neither true nor false"),
     ],
 )
 def test_what_is_wrong_is_named(lines: str, complaint: str, tmp_path: Path) -> None:
@@ -143,4 +181,7 @@ def test_arguments_of_the_environment(tmp_path: Path) -> None:
         path.write_text(text % wrong)
         with pytest.raises(ValueError, match="env_kwargs"):
             load_hyperparams("LunarLander-v3", path)
+    for env_id in ("CartPole-v1", "tictactoe", "ALE/Pong-v5"):
+        with pytest.raises(ValueError, match=f"{env_id} cannot be made with .*'foo'"):
+            make_env(env_id, atari=is_atari(env_id), env_kwargs={"foo": 1})
     assert load_hyperparams("go_9x9").make_env("go_9x9", 0).get_attr("first_pass")[0] == 60

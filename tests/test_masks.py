@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -19,7 +23,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from muzero_agent import MuZero
+from muzero_agent import MuZero, zoo
+from muzero_agent.bench import worker
+from muzero_agent.bench.plan import make_plan
+from muzero_agent.evaluation import evaluate_returns, measure
+from muzero_agent.render import record
 
 ACTIONS = 4
 
@@ -284,18 +292,32 @@ def test_a_plan_shows_what_is_legal() -> None:
     assert masks[np.arange(10), plan.action].all()
 
 
-def test_predict_warns_where_masks_are_out_of_its_reach() -> None:
+def test_predict_warns_where_masks_are_out_of_its_reach(tmp_path: Path) -> None:
     """They are in a method of the environment, which predict and stock tools do not see."""
     env = Masked("method")
-    model = make(env, "method", learning_starts=16).learn(24)
+    model = make(env, "method", learning_starts=16).learn(16)  # without a search
     file = io.BytesIO()
     model.save(file)
-    for player in (model, MuZero.load(file)):
-        for call in (player.predict, player.plan):
-            with pytest.warns(UserWarning, match=r"predict\(action_masks=...\)"):
+    copied = zoo.export(zoo.save(model, tmp_path / "model"), tmp_path / "copy", dtype="float16")
+    for player in (model, MuZero.load(file), zoo.load(copied)):
+        for call in (player.policy.predict, player.predict, player.plan):
+            with pytest.warns(UserWarning, match=r"predict\(action_masks=...\)") as told:
                 call(env.observe())
-    with pytest.warns(UserWarning, match="EvalCallback"):
-        evaluate_policy(model, Monitor(env), 1)
+            assert [Path(warning.filename) for warning in told] == [Path(__file__)]
+        for evaluated in (player, player.policy):
+            with pytest.warns(UserWarning, match="EvalCallback"):
+                evaluate_policy(evaluated, Monitor(env), 1)
+    learned = zoo.load(copied, env=Masked("none")).learn(8)
+    with warnings.catch_warnings(action="error"):
+        learned.predict(env.observe())
+
+
+def test_a_directory_tells_of_masks_where_there_are_any(tmp_path: Path) -> None:
+    """Those of older releases say nothing."""
+    for form in ("method", "none", "observation"):
+        model = make(Masked(form), form, learning_starts=16).learn(16)
+        config = json.loads((zoo.save(model, tmp_path / form) / "config.json").read_text())
+        assert config.get("env_has_masks") == (True if form == "method" else None)
 
 
 @pytest.mark.filterwarnings("error")
@@ -306,6 +328,57 @@ def test_predict_does_not_warn_without_reason(form: str) -> None:
     masks = legal_at(0) if form == "method" else None
     model.predict(env.observe(), action_masks=masks)
     model.plan(env.observe(), action_masks=masks)
+
+
+# -- the package's own tools, which have the environment at hand -----------------------------------
+
+
+class Pictured(Masked):
+    """Draws frames, and counts the illegal actions of all of its kind."""
+
+    all_illegal = 0
+
+    def __init__(self, form: str = "method", render_mode: str | None = None) -> None:
+        super().__init__(form)
+        self.render_mode = render_mode
+
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        Pictured.all_illegal += int(not legal_at(self.t)[action])
+        return super().step(action)
+
+    def render(self) -> Any:
+        return np.full((16, 16, 3), 20 * self.t, np.uint8)
+
+
+@pytest.fixture
+def pictured() -> Iterator[str]:
+    """The id of an environment."""
+    gym.register("PicturedForTests-v0", Pictured)  # type: ignore[arg-type]
+    Pictured.all_illegal = 0
+    try:
+        yield "PicturedForTests-v0"
+    finally:
+        gym.registry.pop("PicturedForTests-v0")
+
+
+@pytest.mark.filterwarnings("error:this model learned")
+def test_the_packages_evaluation_heeds_masks(pictured: str, tmp_path: Path) -> None:
+    """An illegal action pays 5, and the model knows."""
+    model = make(Masked("method"), "method", learning_starts=16).learn(16)
+    loaded = zoo.load(zoo.save(model, tmp_path / "model"))
+    for player in (model, loaded):
+        for deterministic in (False, True):
+            returns, _ = evaluate_returns(player, pictured, 12, 0, deterministic=deterministic)
+            assert returns == [0] * 12
+        assert measure(player, pictured, episodes=2)[0].mean == 0
+        assert record(player, pictured, tmp_path / "x.gif", width=16) == "7 steps, return 0"
+    changes = {"num_simulations": 2, "policy_kwargs": {"net_arch": [8]}}
+    (run,) = make_plan(envs=[pictured], algos=["MuZero"], seeds=[0], steps=16, changes=changes)
+    assert worker.measure(run).final.returns == [0] * 20
+    assert Pictured.all_illegal == 0
+    free = make(Masked("none"), "none", learning_starts=16).learn(16)
+    evaluate_returns(free, pictured, 12, 0, preprocessing={"env_kwargs": {"form": "none"}})
+    assert Pictured.all_illegal > 0
 
 
 # -- stock tools, which know nothing of masks ------------------------------------------------------

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from muzero_agent import MuZero
 
 TRAIN = ["train", "--algo", "muzero", "--env", "CartPole-v1"]
 SHORT = [*TRAIN, "-n", "300", "--eval-freq", "150", "--eval-episodes", "2", "--num-threads", "1"]
@@ -70,6 +74,28 @@ def test_atari_games_have_their_section(tmp_path: Path) -> None:
     config = " ".join(saved.read_text().split())
     for line in ("AtariWrapper", "frame_stack - 4", "gamma - 0.988054", "policy - CnnPolicy"):
         assert line in config
+
+
+def test_tuning_and_training_with_what_was_found(tmp_path: Path) -> None:
+    study = ["--storage", "study.log", "--study-name", "mine", "--num-threads", "1"]
+    done = run(
+        tmp_path,
+        *[*TRAIN, "-n", "232", "-optimize", "--n-trials", "2", "--n-evaluations", "1"],
+        *["--eval-episodes", "1", "--seed", "1", *study],
+    )
+    assert done.returncode == 0, done.stderr
+    (report,) = tmp_path.rglob("report_CartPole-v1_2-trials*.csv")
+    with report.open(newline="") as file:
+        trials = list(csv.DictReader(file))
+    assert [trial["state"] for trial in trials] == ["COMPLETE"] * 2
+    tried = {name.removeprefix("params_") for name in trials[0] if name.startswith("params_")}
+    assert {"learning_rate", "num_simulations", "batch_size"} < tried
+    assert tried < inspect.signature(MuZero).parameters.keys()
+    done = run(tmp_path, *TRAIN, "-n", "32", "--eval-freq", "-1", "--trial-id", "1", *study)
+    assert done.returncode == 0, done.stderr
+    (saved,) = tmp_path.rglob("CartPole-v1/config.yml")
+    lines = " ".join(saved.read_text().split())
+    assert all(f"- {name} - {trials[1][f'params_{name}']}" in lines for name in tried)
 
 
 @pytest.mark.parametrize("arguments", [[], ["play"], ["--algo", "muzero"]])

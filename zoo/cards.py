@@ -199,6 +199,8 @@ class Config(_Strict):
     :param arguments: of `MuZero`, by name
     :param policy_kwargs: of `MuZeroPolicy`; classes by name
     :param sha256: of model.safetensors, in version 1, which has no manifest
+    :param env_has_masks: whether masks came from the environment's `action_masks()`, which whoever
+        plays has to pass on
     """
 
     format_version: Literal[1, 2]
@@ -211,6 +213,7 @@ class Config(_Strict):
     num_timesteps: Annotated[int, Field(ge=0)]
     sha256: Digest | None = None
     dtype: Literal["float32", "float16"]
+    env_has_masks: bool = False
 
     @model_validator(mode="after")
     def _hash_in_version_1(self) -> Self:

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from stable_baselines3.common import torch_layers
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
-from torch import Tensor, nn
+from torch import Tensor
 
 from muzero_agent.checks import check_arguments, check_spaces
+from muzero_agent.hyperparams import CLASSES
 from muzero_agent.muzero import MuZero
 from muzero_agent.outline import outlining
 from muzero_agent.policies import MuZeroPolicy
@@ -56,22 +56,6 @@ TRAINED_BY = {
 that loss is saved without them, and gets fresh ones if it learns with it."""
 VALUE_ERROR = "value_error"  # beside the network's tensors, of which none has a name without a dot
 
-ACTIVATIONS: dict[str, type[Any]] = {
-    layer.__name__: layer
-    for layer in (nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Mish)
-}
-EXTRACTORS: dict[str, type[Any]] = {
-    extractor.__name__: extractor
-    for extractor in (
-        torch_layers.FlattenExtractor,
-        torch_layers.CombinedExtractor,
-        torch_layers.NatureCNN,
-    )
-}
-_CLASSES = {
-    "activation_fn": ACTIVATIONS,
-    "features_extractor_class": EXTRACTORS,
-}
 # What training alone needs, or what belongs to one machine.
 _LEFT_OUT = {"self", "policy", "env", "policy_kwargs", "device", "tensorboard_log", "verbose"}
 _LEFT_OUT |= {"torch_compile"}  # what a machine can is its own affair
@@ -118,6 +102,7 @@ def save(
         action_space=describe_space(model.action_space),
         num_timesteps=model.num_timesteps,
         dtype=dtype,  # type: ignore[arg-type]
+        env_has_masks=model._env_has_masks,
     )
     weights = save_tensors(_weights(model, getattr(torch, dtype)))
     write({WEIGHTS: weights, CONFIG: to_json(config)}, directory, card, partial(_check, model))
@@ -128,6 +113,14 @@ def check_card(card: object) -> None:
     """Raise TypeError for what is no card."""
     if card is not None and not isinstance(card, Card):
         raise TypeError(f"card={card!r}: give a zoo.Card(name=..., env=..., ...), or None")
+
+
+def check_target(directory: Path) -> None:
+    """Raise FileExistsError where something stands that no model directory may replace."""
+    if directory.exists() and not _may_be_replaced(directory):
+        raise FileExistsError(
+            f"{directory} is not a model directory: move it away, or give a new or an empty one"
+        )
 
 
 def write(
@@ -144,8 +137,7 @@ def write(
     :param check: of the directory beside, before it is moved; an error keeps what was there
     :raises FileExistsError: if something else stands there
     """
-    if directory.exists() and not _may_be_replaced(directory):
-        raise FileExistsError(f"{directory} is not a model directory: give a new or an empty one")
+    check_target(directory)
     files = dict(files)
     if card is not None:
         files[CARD] = to_json(card)
@@ -400,8 +392,8 @@ def _policy_kwargs(model: MuZero) -> dict[str, Any]:
     for name, value in given.items():
         if name in _LEFT_OUT_OF_POLICY or value is None:
             continue
-        if name in _CLASSES:
-            known = _CLASSES[name]
+        if name in CLASSES:
+            known = CLASSES[name]
             if value not in known.values():
                 raise ValueError(
                     f"policy_kwargs: {name}={value.__name__} is none of {sorted(known)}, so others "
@@ -427,7 +419,7 @@ def _outline(
 ) -> MuZero:
     """A model without networks, as `BaseAlgorithm.load` makes it: spaces are set by hand."""
     policy_kwargs: dict[str, Any] = dict(config.policy_kwargs)
-    for name, known in _CLASSES.items():
+    for name, known in CLASSES.items():
         if name in policy_kwargs:
             if policy_kwargs[name] not in known:
                 raise ValueError(
@@ -457,6 +449,7 @@ def _outline(
     model.policy_kwargs = policy_kwargs  # no default that has changed since comes in
     model.observation_space = build_space(config.observation_space)
     model.action_space = build_space(config.action_space)
+    model._env_has_masks = config.env_has_masks
     check_spaces(model.observation_space, model.action_space)
     model.n_envs = n_envs
     return model

@@ -198,5 +198,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def to_json(content: BaseModel) -> bytes:
     """As it is written to a file."""
-    dropped = {"sha256"} if isinstance(content, Config) and content.sha256 is None else None
+    optional = {"sha256": None, "env_has_masks": False} if isinstance(content, Config) else {}
+    dropped = {name for name, default in optional.items() if getattr(content, name) == default}
     return (content.model_dump_json(indent=2, exclude=dropped) + "\n").encode()

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from muzero_agent import hyperparams
 from muzero_agent.hyperparams import Hyperparams, from_section, make_env, read_sections
-from muzero_agent.turns import SUPPORT
+from muzero_agent.turns import DEFAULTS, RECONSTRUCTION, SUPPORT
 
 OWN_FILE = Path(hyperparams.__file__).with_name("baselines.yml")
 MUZERO = "MuZero"
@@ -104,10 +104,11 @@ def left_out(section: Mapping[str, Any], name: str) -> dict[str, str]:
         if parameter.default not in (parameter.empty, None)
         and argument not in {*section, *WITHOUT_EFFECT, *COMMANDS_OWN}
     }
-    if name == MUZERO:  # which has some of its own for its policy
-        given = section.get("policy_kwargs") or {}
-        own = SUPPORT[1].items()
-        defaults |= {argument: str(value) for argument, value in own if argument not in given}
+    if name == MUZERO:  # which resolves None by itself, and has defaults of its own for its policy
+        of_policy = section.get("policy_kwargs") or {}
+        own = {**DEFAULTS[1], "reconstruction_coef": RECONSTRUCTION[1]}
+        for resolved, given in ((own, section), (SUPPORT[1], of_policy)):
+            defaults |= {key: str(x) for key, x in resolved.items() if given.get(key) is None}
     return defaults
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -26,7 +26,9 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from muzero_agent.bench import agents
 from muzero_agent.bench.plan import Run, Strict
+from muzero_agent.evaluation import heeding_masks
 from muzero_agent.machine import machine
+from muzero_agent.muzero import MuZero
 
 
 class Evaluation(Strict):
@@ -74,8 +76,11 @@ class Watch(BaseCallback):
         envs = self.model.get_env()
         assert envs is not None
         sync_envs_normalization(envs, self.envs)
+        player: Any = self.model
+        if isinstance(self.model, MuZero):
+            player = heeding_masks(self.model, self.envs)
         returns, _ = evaluate_policy(
-            self.model, self.envs, self.run.episodes, return_episode_rewards=True
+            player, self.envs, self.run.episodes, return_episode_rewards=True
         )
         self.evaluations.append(
             Evaluation(

@@ -427,6 +427,15 @@ def test_other_meanings_of_num_players_do_no_harm() -> None:
     assert MuZero("MlpPolicy", Crowd(gym.make("CartPole-v1"))).num_players == 1
 
 
+def test_an_attribute_of_that_name_may_mean_something_else() -> None:
+    class Pair(gym.Wrapper[Any, Any, Any, Any]):
+        num_players = 2
+
+    with pytest.raises(ValueError, match=r'info\["to_play"\]=None: .*give MuZero\(num_players=1\)'):
+        MuZero("MlpPolicy", Pair(gym.make("CartPole-v1")), **TINY).learn(10)
+    MuZero("MlpPolicy", Pair(gym.make("CartPole-v1")), num_players=1, **TINY).learn(10)
+
+
 def test_a_game_of_ones_own_has_to_alternate() -> None:
     class Stuck(gym.Wrapper[Any, Any, Any, Any]):
         num_players = 2

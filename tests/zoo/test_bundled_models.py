@@ -53,7 +53,7 @@ def check(name: str, episodes: int | None = None, most: int | None = None) -> No
     :param most: evaluations; None: all
     """
     card, model = zoo.card(name), zoo.load(name)
-    preprocessing = preprocessing_of(MODELS / name, card.env) | {"env_kwargs": card.env_kwargs}
+    preprocessing = preprocessing_of(MODELS / name, card.env)
     for told in card.evaluations[:most]:
         if told.opponent not in QUICK and episodes is not None:
             continue

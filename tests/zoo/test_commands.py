@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import xml.etree.ElementTree as ET
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 from muzero_agent import zoo
 from muzero_agent.cli import app
 from muzero_agent.evaluation import POINTS, RETURN
+from muzero_agent.training import preprocessing_of
 from muzero_agent.zoo.bundled import bundled
 
 from .files import seal
@@ -113,6 +115,40 @@ def test_a_trained_model_becomes_one_of_a_zoo(tmp_path: Path) -> None:
     assert weights[1].stat().st_size < 0.6 * weights[0].stat().st_size
     done = run("zoo", "eval", tmp_path / "mine")
     assert done.exit_code == 0, done.output
+
+
+def test_a_model_is_measured_where_it_was_trained_wherever_it_lies(tmp_path: Path) -> None:
+    """Its environment's arguments and wrappers stand in its card, too."""
+    out, found = tmp_path / "run", tmp_path / "found.json"
+    settings = ["--set", "env_kwargs={sutton_barto_reward: true}", "--set", "frame_stack=2"]
+    done = run(
+        "train", "CartPole-v1", "--steps", 60, "--out", out, "--no-progress", *SMALL, *settings
+    )
+    assert done.exit_code == 0, done.output
+    model = shutil.copytree(out / "model", tmp_path / "elsewhere" / "model")
+    done = run("eval", model, "--episodes", 2, "--json", found)
+    assert done.exit_code == 0, done.output
+    assert json.loads(found.read_text())["returns"] == [-1, -1]
+    done = run("zoo", "pack", model, tmp_path / "mine", "--episodes", 2)
+    assert done.exit_code == 0, done.output
+    assert zoo.card(tmp_path / "mine").evaluations[0].mean == -1
+    assert run("zoo", "eval", tmp_path / "mine").exit_code == 0
+    assert "return -1" in run("zoo", "gif", tmp_path / "mine", "--out", "x.gif").output
+
+
+def test_wrappers_of_a_card(tmp_path: Path) -> None:
+    def export(*wrappers: str) -> Path:
+        card = zoo.card("cartpole").model_copy(update={"wrappers": list(wrappers)})
+        return zoo.export("cartpole", tmp_path / "model", card=card)
+
+    for atari, frame_stack in ((True, 4), (True, 1), (False, 3), (False, 1)):
+        names = ["AtariWrapper"] * atari + [f"VecFrameStack({frame_stack})"] * (frame_stack > 1)
+        found = preprocessing_of(export(*names), "CartPole-v1")
+        assert found == {"atari": atari, "frame_stack": frame_stack, "env_kwargs": {}}
+    for strange in (["Mine"], ["VecFrameStack(4)", "AtariWrapper"], ["VecFrameStack(99999)"]):
+        done = run("eval", export(*strange))
+        assert done.exit_code == 2
+        assert f"names the wrappers {strange}" in done.output
 
 
 def test_a_game_becomes_one_of_a_zoo(tmp_path: Path) -> None:
