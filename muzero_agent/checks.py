@@ -16,6 +16,14 @@ from muzero_agent.planner import SEARCHES
 from muzero_agent.turns import DEFAULTS
 from muzero_agent.types import MASK_KEY, Observation
 
+OF_THE_SEARCH = {
+    "num_simulations": "num_simulations", "search": "search", "discount": "gamma",
+    "terminal_rewards": "terminal_rewards", "dirichlet_alpha": "dirichlet_alpha",
+    "max_num_considered_actions": "max_num_considered_actions",
+    "dirichlet_fraction": "dirichlet_fraction",
+}  # fmt: skip
+"""Arguments of policies that are told by `MuZero`'s own, and the names that these have."""
+
 
 def check_arguments(given: Mapping[str, Any]) -> None:
     """Refuse settings that cannot work, before anything is built.
@@ -68,6 +76,11 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     for name in ("torch_compile", "augment"):
         if not isinstance(given[name], bool):
             raise ValueError(f"{name}={given[name]!r}: give True or False")
+    for name in OF_THE_SEARCH.keys() & (given["policy_kwargs"] or {}).keys():
+        raise ValueError(
+            f"policy_kwargs={given['policy_kwargs']!r}: {name} would have no effect there; give "
+            f"MuZero({OF_THE_SEARCH[name]}=...)"
+        )
     if given["search"] not in SEARCHES:
         raise ValueError(f"search={given['search']!r}: choose one of {list(SEARCHES)}")
 

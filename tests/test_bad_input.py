@@ -464,6 +464,14 @@ def test_a_net_arch_that_makes_no_resnet(net_arch: Any) -> None:
         make(env, "CnnPolicy", policy_kwargs={"net_arch": net_arch})
 
 
+@pytest.mark.parametrize(
+    ("name", "own"), [("num_simulations", "num_simulations"), ("discount", "gamma")]
+)
+def test_a_setting_of_the_search_among_those_of_the_networks(name: str, own: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} would have no effect.* MuZero\({own}="):
+        make(Faulty(), policy_kwargs={name: 3})
+
+
 @pytest.mark.parametrize(("name", "value"), [("num_simulations", 0), ("search", "x")])
 def test_a_search_setting_set_later_is_checked_at_the_search(name: str, value: Any) -> None:
     model = make(Faulty())
