@@ -720,18 +720,21 @@ class MuZero(OffPolicyAlgorithm):
             self._warn_of_clipping(batch)
             losses = self._loss(batch)
             updates.apply(losses.total)
-            self._learn_errors(batch, losses.root_value)
-            policy.value_error.fill_(self.replay_buffer.typical_error or 0.0)
+            self._learn_errors(self.replay_buffer, batch, losses.root_value)
             history.append(torch.stack(losses[:-1]).detach())
         updates.finish()
         self._n_updates += gradient_steps
         self._record_losses(history)
 
-    def _learn_errors(self, batch: Batch, values: torch.Tensor) -> None:
-        """How far values [B] of the first states lie from their targets, where these have any."""
+    def _learn_errors(
+        self, replay: TrajectoryReplayBuffer, batch: Batch, values: torch.Tensor
+    ) -> None:
+        """Tell a replay, and the search, how far the values [B] of a batch's first states lie from
+        their targets, where these have any."""
         error = (values - batch.values[:, 0]).abs().cpu().numpy()
         weights = (batch.weights * batch.value_mask[:, 0]).cpu().numpy()
-        self.replay_buffer.update_errors(batch.rows, error, weights)
+        replay.update_errors(batch.rows, error, weights)
+        self.policy.value_error.fill_(replay.typical_error or 0.0)
 
     def _updates(self) -> Updates:
         return Updates(

@@ -206,10 +206,7 @@ class _Recorded:
         replay.update_search(rows, plan.policy, plan.mixed_value, plan.regret())
 
     def learned(self, batch: Batch, values: torch.Tensor) -> None:
-        error = (values - batch.values[:, 0]).abs().cpu().numpy()
-        weights = (batch.weights * batch.value_mask[:, 0]).cpu().numpy()
-        self.replay.update_errors(batch.rows, error, weights)
-        self.model.policy.value_error.fill_(self.replay.typical_error or 0.0)
+        self.model._learn_errors(self.replay, batch, values)
 
     def close(self) -> None:
         pass
