@@ -103,18 +103,17 @@ def make_resnet(
     if net_arch is not None and not isinstance(net_arch, dict):
         raise ValueError(
             f"net_arch={net_arch}: CnnPolicy takes a dict with any of channels, "
-            "num_blocks, downsample, head_width, decoded_planes"
+            "num_blocks, downsample, encoder, head_width, decoded_planes"
         )
     _check_net_arch(net_arch, ResNet)
     first, second, third = shape
     planes = (third, first, second) if channels_come_last(space) else (first, second, third)
     # By size alone: pixels may come as floats, by VecNormalize or from Gymnasium's wrappers.
-    arch: dict[str, Any] = {"downsample": min(planes[1:]) > LARGEST_BOARD}
-    decodable = _decoded_size(space) is not None
-    arch |= {"decoded_planes": planes[0] if decodable else 0}
-    if net_arch and "decoded_planes" in net_arch and not decodable:
+    arch: dict[str, Any] = {"downsample": min(planes[1:]) > LARGEST_BOARD} | (net_arch or {})
+    told = not arch["downsample"] and _decoded_size(space) is not None
+    arch.setdefault("decoded_planes", planes[0] if told else 0)
+    if arch["decoded_planes"] and not (told or arch["downsample"]):
         raise ValueError(f"net_arch={net_arch}: entries of {space} are not from 0 to 1")
-    arch |= net_arch or {}
     return ResNet(
         planes,
         num_actions,

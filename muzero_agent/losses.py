@@ -79,10 +79,10 @@ def muzero_loss(
     The first step has weight 1 and each of the K unrolled steps 1/K; with K = 0 policy and value
     alone are learned. The consistency loss compares
     the unrolled latents with representations of the observations that really followed, through
-    which no gradient flows. The loss of reconstruction is the cross entropy of each entry of the
-    observation, averaged over its entries: what a latent says was observed against what was. The
-    loss of latents is the squared distance of unrolled latents from those representations, as a
-    share of the variance that those of the first observations have in the batch.
+    which no gradient flows. The loss of reconstruction is how far what a latent says was observed
+    is from what was, see `MuZeroNetwork.reconstruction_errors`. The loss of latents is the squared
+    distance of unrolled latents from those representations, as a share of the variance that those
+    of the first observations have in the batch.
 
     :param obs: the first observations, preprocessed [B, ...]
     :param next_obs: the K next observations, preprocessed [K * B, ...], step by step; None leaves
@@ -90,7 +90,7 @@ def muzero_loss(
     :param value_coef: weight of the value loss
     :param consistency_coef: weight of the consistency loss
     :param reconstruction_coef: weight of the loss of reconstruction; where it is above 0,
-        observations are no dicts and their entries are from 0 to 1
+        observations are no dicts, and boards' entries are from 0 to 1
     :param latent_coef: weight of the loss of latents; where it is above 0, B is at least 2
     :param compared_steps: int64 [M], those of the K next observations that `next_obs` [M * B, ...]
         holds, counted from 0; they stand for all K. None: it holds all
@@ -131,10 +131,8 @@ def muzero_loss(
     if next_obs is not None and reconstruction_coef > 0:
         assert isinstance(obs, Tensor)
         assert isinstance(next_obs, Tensor)
-        told = network.decode(torch.cat((latents[:1], next_latents)).flatten(0, 1)).flatten(1)
-        seen = torch.cat((obs, next_obs)).flatten(1)[:, : told.shape[1]]
-        errors = functional.binary_cross_entropy_with_logits(told, seen, reduction="none")
-        errors = errors.mean(1).view(-1, batch)
+        told = torch.cat((latents[:1], next_latents)).flatten(0, 1)
+        errors = network.reconstruction_errors(told, torch.cat((obs, next_obs))).view(-1, batch)
         reconstruction = (errors[0] * weight[0]).sum() + (errors[1:] * known * next_weight).sum()
         total = total + reconstruction_coef * reconstruction
     if next_obs is not None and max(consistency_coef, latent_coef) > 0:

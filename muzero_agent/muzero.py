@@ -169,7 +169,8 @@ class MuZero(OffPolicyAlgorithm):
         (EfficientZero, arXiv 2111.00210); 0 turns it off
     :param reconstruction_coef: weight of the loss between what latents tell of the observations and
         these (Scholz et al. 2021, arXiv 2102.05599), which teaches the model the board: for planes
-        and flat observations whose entries are from 0 to 1. None: 0, in games 10 where they are so
+        and flat observations whose entries are from 0 to 1, and for pixels where `net_arch` has
+        `decoded_planes`. None: 0, in games of two 10 where observations are told
     :param compared_steps: of the K unrolled steps, how many these two losses look at, drawn anew
         for each batch and weighed so as to stand for all: each costs a pass of h over the batch,
         which for images is most of an update. None: all
@@ -349,7 +350,7 @@ class MuZero(OffPolicyAlgorithm):
             raise ValueError(
                 f"reconstruction_coef={self.reconstruction_coef}: this network tells no "
                 "observations, which have to be flat, or a board for CnnPolicy, with entries from "
-                "0 to 1: give 0"
+                "0 to 1, or pixels with policy_kwargs=dict(net_arch=dict(decoded_planes=1)): give 0"
             )
         self.set_random_seed(self.seed)  # again: now the generators' owners exist
         self._configured_policy()  # it is saved and evaluated by itself as well

@@ -88,6 +88,13 @@ class MuZeroNetwork(nn.Module):
         as many of its first planes as there are."""
         raise RuntimeError(f"{type(self).__name__} has no decoder")
 
+    def reconstruction_errors(self, latent: Tensor, obs: Tensor) -> Tensor:
+        """How far what latents [B, *latent] tell is from what was observed, preprocessed [B, ...]:
+        the cross entropy of each entry, averaged over those that are told: [B]."""
+        told = self.decode(latent).flatten(1)
+        seen = obs.flatten(1)[:, : told.shape[1]]
+        return functional.binary_cross_entropy_with_logits(told, seen, reduction="none").mean(1)
+
     def observe(self, obs: Obs) -> None:
         """Take statistics of observations newly collected [B, ...], where a network keeps any."""
 

@@ -347,7 +347,8 @@ def test_train_resume_and_eval(tmp_path: Path) -> None:
     small = [
         f"{key}={value}" for key, value in TINY.items() if key not in ("seed", "policy_kwargs")
     ]
-    small += ["policy_kwargs={net_arch: {channels: 8, head_width: 8}}", "frame_stack=3"]
+    net_arch = "{channels: 8, head_width: 8, decoded_planes: 1}"
+    small += [f"policy_kwargs={{net_arch: {net_arch}}}", "frame_stack=3"]
     options = [part for setting in small for part in ("--set", setting)]
     common: list[str | Path] = ["train", "ALE/Breakout-v5", "--out", out, "--no-progress"]
     done = run(*common, "--steps", "32", "--n-envs", "1", *options)
