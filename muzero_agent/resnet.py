@@ -201,7 +201,7 @@ class ResNet(MuZeroNetwork):
         self.attacks = ChessAttacks() if attacks else None
         seen = image_shape[0] + (ATTACK_PLANES if attacks else 0)
         if encoder not in ENCODERS:
-            raise ValueError(f"encoder={encoder!r}: choose one of {list(ENCODERS)}")
+            raise ValueError(f"net_arch: encoder={encoder!r}: choose one of {list(ENCODERS)}")
         self.downsample = downsample
         self.encoder = nn.Sequential(
             (ENCODERS[encoder] if downsample else _stem)(seen, channels),

@@ -457,7 +457,16 @@ def test_a_net_arch_that_makes_no_network(net_arch: Any) -> None:
         make(Faulty(), policy_kwargs={"net_arch": net_arch})
 
 
-@pytest.mark.parametrize("net_arch", [[64], {"pi": 3}, {"channels": 0}, {"channels": "many"}])
+@pytest.mark.parametrize(
+    "net_arch",
+    [
+        [64],
+        {"pi": 3},
+        {"channels": 0},
+        {"channels": "many"},
+        {"encoder": "wide", "downsample": True},
+    ],
+)
 def test_a_net_arch_that_makes_no_resnet(net_arch: Any) -> None:
     env = Faulty(space=spaces.Box(0, 1, (2, 3, 3)))
     with pytest.raises(ValueError, match="net_arch"):
