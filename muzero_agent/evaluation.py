@@ -20,6 +20,7 @@ from muzero_agent.adapters.envs.games import RULES, find_rules
 from muzero_agent.adapters.envs.names import find_game, runs_foreign_code
 from muzero_agent.adapters.envs.pettingzoo import as_game
 from muzero_agent.hyperparams import make_env
+from muzero_agent.masks import masks_of, tells_masks
 from muzero_agent.matches import MatchResult, play_match
 from muzero_agent.muzero import MuZero
 from muzero_agent.players import (
@@ -30,7 +31,6 @@ from muzero_agent.players import (
     RolloutPlayer,
     RulesModelPlayer,
 )
-from muzero_agent.policies import masks_of, tells_masks
 from muzero_agent.programs import GtpPlayer, Program, UciPlayer
 from muzero_agent.types import Rules, TurnBased
 from muzero_agent.zoo.cards import Card, Evaluation

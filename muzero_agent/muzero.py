@@ -50,20 +50,12 @@ from muzero_agent.checks import (
 )
 from muzero_agent.exploration import Exploration
 from muzero_agent.losses import Losses, Targets, muzero_loss
+from muzero_agent.masks import has_mask, masks_of, network_space, tells_masks
 from muzero_agent.observations import add_batch_dimension, concatenate, row_of
 from muzero_agent.offline import learn_offline
 from muzero_agent.offline_common import OfflineSettings
 from muzero_agent.planner import Plan
-from muzero_agent.policies import (
-    CnnPolicy,
-    MlpPolicy,
-    MultiInputPolicy,
-    MuZeroPolicy,
-    has_mask,
-    masks_of,
-    network_space,
-    tells_masks,
-)
+from muzero_agent.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, MuZeroPolicy
 from muzero_agent.reanalyse import Sweep
 from muzero_agent.replay import TrajectoryReplayBuffer
 from muzero_agent.rules_planner import RulesPlanner

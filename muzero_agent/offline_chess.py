@@ -13,13 +13,13 @@ import torch
 from gymnasium import spaces
 
 from muzero_agent.batch import Batch
+from muzero_agent.masks import network_space
 from muzero_agent.offline_common import (
     VALUE_TARGETS,
     OfflineSettings,
     draws_seed,
     search_noise,
 )
-from muzero_agent.policies import network_space
 from muzero_agent.rules_planner import RulesPlanner
 
 if TYPE_CHECKING:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -26,11 +23,11 @@ from stable_baselines3.common.torch_layers import (
 )
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import is_vectorized_observation
-from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from muzero_agent import actions
 from muzero_agent.architectures import channels_come_last, make_mlp, make_resnet
+from muzero_agent.masks import has_mask, network_space, warn_of_missing_masks
 from muzero_agent.networks import MuZeroNetwork, Obs
 from muzero_agent.planner import SEARCHES, LatentPlanner, Plan
 from muzero_agent.rules_planner import RulesPlanner
@@ -42,31 +39,6 @@ MOST_Q_RANGE = 0.5
 whatever the error of values: results are noisy, values by far not as much. Of 400 solved positions
 of Connect Four (64 simulations by the rules, the model in the package), 98.2% of the moves were
 exact at 0.5, 97.5% at 1.5."""
-
-
-def has_mask(space: spaces.Space[Any]) -> bool:
-    """Whether observations of this space carry an action mask."""
-    return isinstance(space, spaces.Dict) and MASK_KEY in space.spaces
-
-
-def tells_masks(env: VecEnv) -> bool:
-    """Whether masks come from the environments' method `action_masks`, not with observations."""
-    return not has_mask(env.observation_space) and env.has_attr("action_masks")
-
-
-def masks_of(env: VecEnv) -> NDArray[Any]:
-    """What that method says now, [n_envs, A]."""
-    return np.stack(env.env_method("action_masks"))
-
-
-def network_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """The part of an observation space that the network sees.
-
-    A Dict of exactly `observation` and `action_mask` counts as its observation.
-    """
-    if isinstance(space, spaces.Dict) and set(space.spaces) == {"observation", MASK_KEY}:
-        return space["observation"]
-    return space
 
 
 class MuZeroPolicy(BasePolicy):
@@ -437,12 +409,7 @@ class MuZeroPolicy(BasePolicy):
     def warn_of_missing_masks(self, action_masks: NDArray[Any] | None) -> None:
         """An environment's method is out of reach here: who evaluates has to pass its masks on."""
         if self.env_has_masks and action_masks is None and not has_mask(self.observation_space):
-            warnings.warn(
-                "this model learned with the environment's `action_masks()`, and without masks it "
-                'may play illegal actions: give predict(action_masks=...), or put "action_mask" '
-                "into a Dict observation, where evaluate_policy and EvalCallback heed it, too",
-                stacklevel=_level_outside(),
-            )
+            warn_of_missing_masks()
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         """SB3's hook behind `BasePolicy.predict`, for those who call the policy with tensors."""
@@ -486,15 +453,6 @@ class _First(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         inference = self.network.initial_inference(obs)
         return inference.policy_logits, inference.scalars
-
-
-def _level_outside() -> int:
-    """The `stacklevel` of a warning at which whoever called this package stands."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 1
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("muzero_agent."):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _batched_part(observation: Any, space: spaces.Space[Any]) -> tuple[NDArray[Any], bool]:

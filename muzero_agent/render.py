@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from muzero_agent.adapters.envs.names import find_game
 from muzero_agent.adapters.envs.pettingzoo import as_game
 from muzero_agent.hyperparams import make_env
+from muzero_agent.masks import masks_of, tells_masks
 from muzero_agent.muzero import MuZero
-from muzero_agent.policies import masks_of, tells_masks
 
 try:
     from PIL import Image

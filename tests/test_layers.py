@@ -34,6 +34,7 @@ TABLE = [
     Row(1, ("search",), ("numpy", "numba"), only=("types",)),
     Row(1, ("targets", "exploration"), ("numpy",)),
     Row(1, ("sum_tree",), ("numpy",)),
+    Row(1, ("masks",), (*GYM, "stable_baselines3"), only=("types",)),
     Row(2, ("turns",), (*GYM, "stable_baselines3")),
     Row(1, ("augmentation",), ("numpy",)),
     Row(0, ("outline",), ("torch",)),
