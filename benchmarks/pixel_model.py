@@ -139,9 +139,9 @@ def main() -> None:
     torch.set_num_threads(1)
 
     play = random_play(given.held_out, seed=given.seed + 1000)
-    spread = play.memory[int(0.7 * len(play.memory)) :].std((0, 1)).round(1)
+    nothing = errors(np.zeros((*play.memory.shape[:2], 1), np.float32), play.memory).round()
     console = Console()
-    console.print(f"Standard deviations of {', '.join(MEMORY)}: {spread}", soft_wrap=True)
+    console.print(f"Errors of no knowledge of {', '.join(MEMORY)}: {nothing}", soft_wrap=True)
     lines = [
         "| variant | updates | errors now | errors 5 decisions ahead | lost point, 1 ahead | 5 |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
