@@ -108,8 +108,7 @@ def make_resnet(
     _check_net_arch(net_arch, ResNet)
     first, second, third = shape
     planes = (third, first, second) if channels_come_last(space) else (first, second, third)
-    # By size alone: pixels may come as floats, by VecNormalize or from Gymnasium's wrappers.
-    arch: dict[str, Any] = {"downsample": min(planes[1:]) > LARGEST_BOARD} | (net_arch or {})
+    arch: dict[str, Any] = {"downsample": _are_pixels(space)} | (net_arch or {})
     told = not arch["downsample"] and _decoded_size(space) is not None
     arch.setdefault("decoded_planes", planes[0] if told else 0)
     if arch["decoded_planes"] and not (told or arch["downsample"]):
@@ -121,6 +120,28 @@ def make_resnet(
         **support,
         **arch,
     )
+
+
+def telling_pixels(policy_kwargs: dict[str, Any], space: spaces.Space[Any]) -> dict[str, Any]:
+    """These arguments of CnnPolicy, with a network that tells the newest plane where it reduces
+    pixels, unless they say how many it tells: what reconstruction needs, and nothing else does.
+
+    :param space: of what the network sees
+    """
+    net_arch = policy_kwargs.get("net_arch") or {}
+    if not isinstance(net_arch, dict) or space.shape is None or len(space.shape) != 3:
+        return policy_kwargs  # refused later
+    if not net_arch.get("downsample", _are_pixels(space)):
+        return policy_kwargs
+    return {**policy_kwargs, "net_arch": {"decoded_planes": 1, **net_arch}}
+
+
+def _are_pixels(space: spaces.Space[Any]) -> bool:
+    """Whether images are reduced: by size alone, since pixels may come as floats, by VecNormalize
+    or from Gymnasium's wrappers."""
+    assert space.shape is not None
+    sides = space.shape[:2] if channels_come_last(space) else space.shape[1:]
+    return min(sides) > LARGEST_BOARD
 
 
 def channels_come_last(space: spaces.Space[Any]) -> bool:

@@ -36,6 +36,7 @@ from muzero_agent.actions import num_actions, to_space
 from muzero_agent.adapters.envs.atari import warn_of_compounded_skips
 from muzero_agent.adapters.envs.gymnasium import as_vec_env
 from muzero_agent.adapters.envs.pettingzoo import as_turn_based
+from muzero_agent.architectures import telling_pixels
 from muzero_agent.archive import check_means, describe, read_replay, replacements
 from muzero_agent.batch import Batch
 from muzero_agent.categorical import squashed
@@ -161,8 +162,8 @@ class MuZero(OffPolicyAlgorithm):
         (EfficientZero, arXiv 2111.00210); 0 turns it off
     :param reconstruction_coef: weight of the loss between what latents tell of the observations and
         these (Scholz et al. 2021, arXiv 2102.05599), which teaches the model the board: for planes
-        and flat observations whose entries are from 0 to 1, and for pixels where `net_arch` has
-        `decoded_planes`. None: 0, in games of two 10 where observations are told
+        and flat observations whose entries are from 0 to 1, and for pixels, of which the network
+        then tells the newest plane. None: 0, in games 10 where observations are from 0 to 1
     :param compared_steps: of the K unrolled steps, how many these two losses look at, drawn anew
         for each batch and weighed so as to stand for all: each costs a pass of h over the batch,
         which for images is most of an update. None: all
@@ -334,6 +335,9 @@ class MuZero(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         check_arguments(vars(self))
         self.replay_buffer_kwargs = self._replay_settings()
+        if self.reconstruction_coef and issubclass(self.policy_class, CnnPolicy):
+            seen = network_space(self.observation_space)
+            self.policy_kwargs = telling_pixels(self.policy_kwargs, seen)
         super()._setup_model()
         decodes = self.policy.network.decodes
         if self.reconstruction_coef is None:
@@ -342,7 +346,7 @@ class MuZero(OffPolicyAlgorithm):
             raise ValueError(
                 f"reconstruction_coef={self.reconstruction_coef}: this network tells no "
                 "observations, which have to be flat, or a board for CnnPolicy, with entries from "
-                "0 to 1, or pixels with policy_kwargs=dict(net_arch=dict(decoded_planes=1)): give 0"
+                "0 to 1, or pixels: give 0"
             )
         self.set_random_seed(self.seed)  # again: now the generators' owners exist
         self._configured_policy()  # it is saved and evaluated by itself as well

@@ -288,6 +288,26 @@ def test_learns_plays_and_is_kept(make: Callable[[], Any], tmp_path: Path) -> No
         np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], actions)
 
 
+def test_what_is_seen_is_told_where_it_is_reconstructed() -> None:
+    """By a network that tells nothing else: without reconstruction it has no decoder."""
+    env = VecFrameStack(make_atari_env("ALE/Pong-v5", n_envs=2, seed=0), 4)
+    small = TINY | {"policy_kwargs": {"net_arch": {"channels": 8, "head_width": 8}}}
+    assert not MuZero("CnnPolicy", env, **small).policy.network.decodes
+    model = MuZero("CnnPolicy", env, **small, reconstruction_coef=10.0, consistency_coef=0.0)
+    network = model.policy.network
+    before = {name: part.clone() for name, part in network.named_parameters()}
+    latent = model.policy.network.representation(torch.zeros(3, 4, 84, 84))
+    assert model.policy.network.decode(latent).shape == (3, 1, 96, 96)  # of which 84 x 84 count
+    model.learn(40)
+    after = dict(network.named_parameters())
+    learned = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert {"encoder", "transition", "decoder"} <= learned
+    assert not {"projector", "predictor"} & learned
+    two = small | {"policy_kwargs": {"net_arch": {"channels": 8, "decoded_planes": 2}}}
+    told = MuZero("CnnPolicy", env, **two, reconstruction_coef=1.0).policy.network
+    assert told.decode(told.representation(torch.zeros(1, 4, 84, 84))).shape[1] == 2
+
+
 def spread(model: MuZero) -> float:
     """How much the latents of stored frames differ: 1 if they have nothing in common."""
     obs = model.policy.preprocess(model.replay_buffer.sample(64).split_observations()[0])
@@ -347,8 +367,7 @@ def test_train_resume_and_eval(tmp_path: Path) -> None:
     small = [
         f"{key}={value}" for key, value in TINY.items() if key not in ("seed", "policy_kwargs")
     ]
-    net_arch = "{channels: 8, head_width: 8, decoded_planes: 1}"
-    small += [f"policy_kwargs={{net_arch: {net_arch}}}", "frame_stack=3"]
+    small += ["policy_kwargs={net_arch: {channels: 8, head_width: 8}}", "frame_stack=3"]
     options = [part for setting in small for part in ("--set", setting)]
     common: list[str | Path] = ["train", "ALE/Breakout-v5", "--out", out, "--no-progress"]
     done = run(*common, "--steps", "32", "--n-envs", "1", *options)
