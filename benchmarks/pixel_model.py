@@ -34,7 +34,7 @@ MEMORY = {"ball x": 49, "ball y": 54, "own paddle": 51, "other paddle": 50}
 """Bytes of the emulator's memory (Anand et al. 2019, arXiv 1906.08226, appendix)."""
 AHEAD = 5  # decisions, as many as training unrolls
 
-WIDE = {"channels": 32, "num_blocks": 1, "encoder": "strided", "decoded_planes": 1}
+WIDE = load_hyperparams(ENV).kwargs["policy_kwargs"]["net_arch"]
 CONSISTENCY = {"reconstruction_coef": 0.0, "consistency_coef": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
