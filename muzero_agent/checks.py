@@ -68,7 +68,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={given[name]!r}: give a number above 0")
     if given["num_players"] not in DEFAULTS:
         raise ValueError(f"num_players={given['num_players']!r}: give 1 or 2")
-    for name, least in (("temperature_moves", 0), ("compared_steps", 1)):
+    for name, least in (("temperature_moves", 0), ("compared_steps", 1), ("random_shift", 0)):
         number = given[name]
         whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
         if not (number is None or (whole and number >= least)):
@@ -161,6 +161,19 @@ def check_terminal_rewards(reward: NDArray[Any], dones: NDArray[Any]) -> None:
             + ("at the end of" if dones[i] else "during")
             + " an episode, and with terminal_rewards=True, the default in games, rewards come "
             "with the end alone and are at most 1 in size: give MuZero(terminal_rewards=False)"
+        )
+
+
+def check_shift(random_shift: int | None, shifts: bool) -> None:
+    """Refuse to move pictures where there are none.
+
+    :param random_shift: see `MuZero`
+    :param shifts: see `MuZeroNetwork.shifts`
+    """
+    if random_shift and not shifts:
+        raise ValueError(
+            f"random_shift={random_shift}: this network reduces no pixels, as that of CnnPolicy "
+            "does where they are more than 32 a side: give None"
         )
 
 

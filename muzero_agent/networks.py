@@ -95,6 +95,14 @@ class MuZeroNetwork(nn.Module):
         seen = obs.flatten(1)[:, : told.shape[1]]
         return functional.binary_cross_entropy_with_logits(told, seen, reduction="none").mean(1)
 
+    shifts: bool = False
+    """Whether `shifted` moves what was observed, as it does pictures."""
+
+    def shifted(self, obs: Tensor, offsets: Tensor) -> Tensor:
+        """Pictures [B, C, H, W], preprocessed, each moved by as many pixels as the offsets int64
+        [B, 2] say, down and to the right."""
+        raise RuntimeError(f"{type(self).__name__} sees no pictures that can be moved")
+
     def observe(self, obs: Obs) -> None:
         """Take statistics of observations newly collected [B, ...], where a network keeps any."""
 
@@ -147,6 +155,10 @@ class RunningNorm(nn.Module):
         # Whoever adds noise to a state dict adds it to variances, too.
         scaled = (x - self.mean).mul_(torch.rsqrt(self.var.clamp_min(0) + 1e-8))
         return scaled.clamp_(-self.clip, self.clip)
+
+    def inverse(self, scaled: Tensor) -> Tensor:
+        """Features that are scaled to these."""
+        return self.mean + scaled * torch.sqrt(self.var.clamp_min(0) + 1e-8)
 
 
 class SimNorm(nn.Module):

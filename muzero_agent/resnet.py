@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from muzero_agent.action_geometry import (
     CHESS_ACTIONS,
@@ -97,6 +98,17 @@ def _pixel_decoder(channels: int, planes: int) -> nn.Sequential:
         nn.Conv2d(64, planes * _REDUCTION**2, 1),
         nn.PixelShuffle(_REDUCTION),
     )
+
+
+def _moved(pictures: Tensor, offsets: Tensor) -> Tensor:
+    """Pictures [B, C, H, W] moved by offsets int64 [B, 2] down and to the right; what comes in at
+    an edge repeats the edge."""
+    height, width = pictures.shape[2:]
+    most = int(offsets.abs().max())
+    padded = functional.pad(pictures, (most,) * 4, mode="replicate")
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2M + 1, 2M + 1, H, W]
+    down, right = (most - offsets).unbind(1)
+    return windows[torch.arange(len(pictures), device=pictures.device), :, down, right]
 
 
 class _ChessHead(nn.Module):
@@ -202,7 +214,7 @@ class ResNet(MuZeroNetwork):
         seen = image_shape[0] + (ATTACK_PLANES if attacks else 0)
         if encoder not in ENCODERS:
             raise ValueError(f"net_arch: encoder={encoder!r}: choose one of {list(ENCODERS)}")
-        self.downsample = downsample
+        self.downsample = self.shifts = downsample
         self.encoder = nn.Sequential(
             (ENCODERS[encoder] if downsample else _stem)(seen, channels),
             _blocks(channels, num_blocks),
@@ -324,6 +336,16 @@ class ResNet(MuZeroNetwork):
         with torch.no_grad():
             seen = obs if self.running_norm is None else self.running_norm(obs)
         return (told - seen[:, -told.shape[1] :]).square().flatten(1).mean(1)
+
+    @torch.no_grad()
+    def shifted(self, obs: Tensor, offsets: Tensor) -> Tensor:
+        """As h sees them: where pixels are scaled by their own mean and variance, what differs from
+        the mean picture moves, by as many standard deviations, and the mean stays where it is."""
+        if not self.shifts:
+            return super().shifted(obs, offsets)
+        if self.running_norm is None:
+            return _moved(obs, offsets)
+        return self.running_norm.inverse(_moved(self.running_norm(obs), offsets))
 
     def project(self, latent: Tensor) -> Tensor:
         return self.projector(latent)  # type: ignore[no-any-return]

@@ -308,6 +308,25 @@ def test_what_is_seen_is_told_where_it_is_reconstructed() -> None:
     assert told.decode(told.representation(torch.zeros(1, 4, 84, 84))).shape[1] == 2
 
 
+def test_pictures_are_moved_a_window_as_a_whole(tmp_path: Path) -> None:
+    """By all offsets, each window by its own; what `_loss` is given is what is moved."""
+    env = VecFrameStack(make_atari_env("ALE/Pong-v5", n_envs=2, seed=0), 4)
+    still, model = (MuZero("CnnPolicy", env, **TINY, random_shift=n).learn(40) for n in (None, 2))
+    assert model._n_updates == still._n_updates > 0
+    pairs = zip(model.policy.parameters(), still.policy.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    stored = model.replay_buffer.observations_at(Rows(np.zeros(1, np.int64), np.full(1, 20)))
+    picture = model.policy.preprocess(torch.as_tensor(stored))
+    obs, next_obs = model._shifted(picture.repeat(400, 1, 1, 1), picture.repeat(800, 1, 1, 1))
+    assert next_obs is not None
+    assert torch.equal(obs, next_obs[:400])
+    assert torch.equal(obs, next_obs[400:])
+    assert len(obs.unique(dim=0)) == 25
+    model.save(tmp_path / "model")
+    assert MuZero.load(tmp_path / "model").random_shift == 2
+    assert MuZero.load(tmp_path / "model", random_shift=None).random_shift is None
+
+
 def spread(model: MuZero) -> float:
     """How much the latents of stored frames differ: 1 if they have nothing in common."""
     obs = model.policy.preprocess(model.replay_buffer.sample(64).split_observations()[0])

@@ -430,6 +430,8 @@ def test_no_environment() -> None:
         ("value_coef", -1),
         ("consistency_coef", np.nan),
         ("compared_steps", 0),
+        ("random_shift", -1),
+        ("random_shift", 2),  # there are no pictures
         ("target_decay", 1.5),
         ("priority_exponent", -0.5),
         ("max_grad_norm", 0),

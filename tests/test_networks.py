@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,50 @@ def test_pixels_are_told_as_h_sees_them(normalize: bool) -> None:
     network.decoder = _Constant(told)
     errors = network.reconstruction_errors(network.representation(obs), obs)
     torch.testing.assert_close(errors, torch.tensor([0, 0, 4 / (2 * 20 * 24), 0, 0]))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pictures_are_moved_as_h_sees_them(normalize: bool) -> None:
+    """Down and to the right; edges are repeated; and only what differs from the mean picture."""
+    torch.manual_seed(0)
+    network = ResNet(
+        (2, 33, 40), ACTIONS, channels=4, downsample=True, head_width=4, normalize_pixels=normalize
+    )
+    obs = torch.rand(200, 2, 33, 40)
+    network.observe(obs)
+    norm = nn.Identity() if network.running_norm is None else network.running_norm
+    before = norm(obs[:3])
+    after = norm(network.shifted(obs[:3], torch.tensor([[0, 0], [2, -3], [-4, 1]])))
+    near = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
+    near(after[0], before[0])
+    near(after[1, :, 2:, :-3], before[1, :, :-2, 3:])
+    near(after[2, :, :-4, 1:], before[2, :, 4:, :-1])
+    near(after[1, :, :2], after[1, :, 2:3].expand(-1, 2, -1))
+    near(after[2, :, -5:, 0], before[2, :, -1:, 0].expand(-1, 5))
+    if normalize:  # the mean picture is the same, moved or not
+        assert network.running_norm is not None
+        mean = network.running_norm.mean
+        near(network.shifted(mean, torch.tensor([[3, 3]])), mean)
+
+
+def test_what_never_changed_may_come_in() -> None:
+    """A ball that moves where none ever was, over a pixel without any variance."""
+    network = ResNet((1, 33, 33), ACTIONS, channels=4, downsample=True, normalize_pixels=True)
+    obs = torch.full((100, 1, 33, 33), 0.3)
+    obs[::2, 0, 10, 10] = 0.8
+    network.observe(obs)
+    assert network.running_norm is not None
+    moved = network.running_norm(network.shifted(obs[:1], torch.tensor([[0, 4]])))
+    assert moved[0, 0, 10, 14].item() == pytest.approx(1.0, abs=0.01)
+    assert moved.abs().sum().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_other_networks_move_nothing() -> None:
+    for kind in ("mlp-simnorm", "board"):
+        network, shape = build(kind)
+        assert not network.shifts
+        with pytest.raises(RuntimeError, match="no pictures"):
+            network.shifted(torch.zeros(2, *shape), torch.zeros(2, 2, dtype=torch.int64))
 
 
 class _Constant(nn.Module):

@@ -156,9 +156,9 @@ def test_round_trip(
 def test_every_setting_is_kept(observations: NDArray[np.float32]) -> None:
     parameters = inspect.signature(MuZero.__init__).parameters
     tunable = parameters.keys() - {"self", "policy", "env", "tensorboard_log", "device"}
-    # See boards/test_turn_based.py and boards/test_reconstruction.py
-    games_alone = {"num_players", "terminal_rewards", "reconstruction_coef"}
-    assert tunable - {"_init_setup_model"} - games_alone == OTHER.keys()
+    # See boards/test_turn_based.py, boards/test_reconstruction.py and test_atari.py
+    not_here = {"num_players", "terminal_rewards", "reconstruction_coef", "random_shift"}
+    assert tunable - {"_init_setup_model"} - not_here == OTHER.keys()
     assert all(OTHER[n] != parameters[n].default for n in OTHER.keys() - {"verbose"})
     model = learned(**OTHER | {"torch_compile": False})  # which would take a minute here
     model.torch_compile = True
