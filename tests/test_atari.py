@@ -317,6 +317,7 @@ def test_pictures_are_moved_a_window_as_a_whole(tmp_path: Path) -> None:
     assert any(not torch.equal(a, b) for a, b in pairs)
     stored = model.replay_buffer.observations_at(Rows(np.zeros(1, np.int64), np.full(1, 20)))
     picture = model.policy.preprocess(torch.as_tensor(stored))
+    assert isinstance(picture, torch.Tensor)
     obs, next_obs = model._shifted(picture.repeat(400, 1, 1, 1), picture.repeat(800, 1, 1, 1))
     assert next_obs is not None
     assert torch.equal(obs, next_obs[:400])
