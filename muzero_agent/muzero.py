@@ -8,7 +8,7 @@ import math
 import pathlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -51,8 +51,9 @@ from muzero_agent.checks import (
     check_terminal_rewards,
 )
 from muzero_agent.exploration import Exploration
-from muzero_agent.losses import Losses, Targets, muzero_loss
+from muzero_agent.losses import Losses
 from muzero_agent.masks import has_mask, masks_of, network_space, tells_masks
+from muzero_agent.objective import Objective
 from muzero_agent.observations import add_batch_dimension, concatenate, row_of
 from muzero_agent.offline import learn_offline
 from muzero_agent.offline_common import OfflineSettings
@@ -76,13 +77,6 @@ from muzero_agent.updates import Updates
 SelfMuZero = TypeVar("SelfMuZero", bound="MuZero")
 
 DEFAULT_LEARNING_RATE = LinearSchedule(start=1e-3, end=1e-4, end_fraction=1.0)
-
-
-@cache
-def _compiled_loss() -> Callable[..., Losses]:
-    """One for all models: it is compiled anew for other networks, coefficients and shapes, as often
-    as torch's `recompile_limit` (8) allows in a process; others are not compiled."""
-    return torch.compile(muzero_loss)
 
 
 class _Decision:
@@ -759,46 +753,16 @@ class MuZero(OffPolicyAlgorithm):
             self.logger.record(key, mean)
 
     def _loss(self, batch: Batch, latent_coef: float = 0.0) -> Losses:
-        policy = self.policy
-        reconstruction_coef = self.reconstruction_coef or 0.0
-        unrolled = batch.actions.shape[1]
-        compared = unrolled > 0 and (
-            max(self.consistency_coef, reconstruction_coef, latent_coef) > 0
-        )
-        steps = None
-        if self.compared_steps is not None and self.compared_steps < unrolled:
-            drawn = self._rng.choice(unrolled, self.compared_steps, replace=False)
-            steps = torch.as_tensor(np.sort(drawn), device=self.device)
-        first, following = batch.split_observations(steps)
-        obs = policy.preprocess(first)
-        next_obs = policy.preprocess(following) if compared else None
-        if self.random_shift:
-            obs, next_obs = self._shifted(obs, next_obs)
-        loss = _compiled_loss() if self.torch_compile else muzero_loss
-        return loss(
-            policy.network,
-            obs,
-            next_obs,
-            Targets(*(getattr(batch, name) for name in Targets._fields)),
+        objective = Objective(
             value_coef=self.value_coef,
             consistency_coef=self.consistency_coef,
-            reconstruction_coef=reconstruction_coef,
+            reconstruction_coef=self.reconstruction_coef or 0.0,
             latent_coef=latent_coef,
-            compared_steps=steps,
+            compared_steps=self.compared_steps,
+            random_shift=self.random_shift,
+            compiled=self.torch_compile,
         )
-
-    def _shifted(self, obs: Any, next_obs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pictures [B, C, H, W] and those that follow [M * B, C, H, W], a window's moved alike."""
-        most = self.random_shift or 0
-        drawn = self._rng.integers(-most, most + 1, size=(len(obs), 2))
-        offsets = torch.as_tensor(drawn, device=self.device)
-        shifted = self.policy.network.shifted
-        if next_obs is None:
-            return shifted(obs, offsets), None
-        return (
-            shifted(obs, offsets),
-            shifted(next_obs, offsets.repeat(len(next_obs) // len(obs), 1)),
-        )
+        return objective.loss(self.policy, batch, self._rng)
 
     def _warn_of_clipping(self, batch: Batch) -> None:
         """Once: what the support does not reach is learned as its bound."""
