@@ -28,7 +28,7 @@ OF_THE_SEARCH = {
 def check_arguments(given: Mapping[str, Any]) -> None:
     """Refuse settings that cannot work, before anything is built.
 
-    :param given: arguments of `MuZero` by name
+    :param given: arguments of `MuZero` by name, or its attributes
     :raises ValueError: with the name of the setting, and what it may be
     """
     frequency = given["train_freq"]
@@ -42,6 +42,10 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         )
         for name in names.split()
     }
+    if isinstance(frequency, tuple) and len(frequency) != 2:
+        raise ValueError(f"train_freq={frequency!r}: give a number of steps, or (n, 'episode')")
+    window = "stats_window_size"  # which SB3 keeps under another name
+    integers[window] = (given.get(f"_{window}", given.get(window)), 1)
     integers["train_freq"] = (frequency[0] if isinstance(frequency, tuple) else frequency, 1)
     for name, (value, least) in integers.items():
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -14,6 +14,9 @@ MODEL_HELP = (
 )
 
 
+_EXPLAINED = (ValueError, OSError, RuntimeError, ImportError, FloatingPointError)
+
+
 @contextmanager
 def said_plainly() -> Iterator[None]:
     """Errors that name their cure need no traceback."""
@@ -26,7 +29,7 @@ def said_plainly() -> Iterator[None]:
     except BrokenPipeError:  # who reads, such as `head`, has enough
         sys.stderr.close()
         raise typer.Exit(0) from None
-    except (ValueError, OSError, RuntimeError, GymnasiumError, ImportError) as error:
+    except (GymnasiumError, *_EXPLAINED) as error:
         advice = ", or: pip install 'muzero-agent[box2d]'" if "Box2D" in str(error) else ""
         typer.echo(f"Error: {error}{advice}", err=True)
         raise typer.Exit(2) from error

@@ -414,6 +414,9 @@ def test_no_environment() -> None:
         ("buffer_size", 0),
         ("learning_starts", -1),
         ("train_freq", 0),
+        ("train_freq", (1,)),
+        ("stats_window_size", 0),
+        ("stats_window_size", "abc"),
         ("train_freq", (0, "episode")),
         ("train_freq", (1, "epoch")),
         ("gradient_steps", -2),
@@ -444,7 +447,7 @@ def test_an_argument_out_of_range_is_named(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name):
         make(Faulty(), **{name: value})
     model = make(Faulty())
-    setattr(model, name, value)
+    setattr(model, {"stats_window_size": "_stats_window_size"}.get(name, name), value)
     with pytest.raises(ValueError, match=name):
         model.learn(20)
 
