@@ -38,6 +38,7 @@ WIDE = load_hyperparams(ENV).kwargs["policy_kwargs"]["net_arch"]
 CONSISTENCY = {"reconstruction_coef": 0.0, "consistency_coef": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
+    "pictures not moved": {"random_shift": None},
     "consistency, not reconstruction": CONSISTENCY,
     "both": {"consistency_coef": 1.0},
     "neither": {"reconstruction_coef": 0.0},
