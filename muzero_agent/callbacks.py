@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,10 +17,13 @@ class ResumedProgressBar(ProgressBarCallback):
     """SB3's progress bar, which goes on where a run was interrupted."""
 
     def _on_training_start(self) -> None:
-        super()._on_training_start()
-        self.pbar.total = self.locals["total_timesteps"]
-        self.pbar.initial = self.pbar.n = self.model.num_timesteps
-        self.pbar.refresh()
+        from tqdm import TqdmExperimentalWarning
+        from tqdm.rich import tqdm
+
+        # Not SB3's own with another total: rich has drawn that one already.
+        total, done = self.locals["total_timesteps"], self.model.num_timesteps
+        with warnings.catch_warnings(action="ignore", category=TqdmExperimentalWarning):
+            self.pbar = tqdm(total=total, initial=done)
 
 
 class MatchCallback(BaseCallback):

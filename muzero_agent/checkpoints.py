@@ -20,6 +20,8 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
+from muzero_agent.archive import read_settings
 from muzero_agent.muzero import MuZero
 
 MODEL, STATE, REPLAY = "model.zip", "state.json", "replay.pkl"
@@ -106,7 +109,9 @@ def load_checkpoint(
     :raises ValueError: if the checkpoint is of another release
     """
     path = Path(path)
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    with _named_if_damaged(path):
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        read_settings(path / MODEL)
     if state["format_version"] != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {state['format_version']}, and this release reads "
@@ -116,7 +121,8 @@ def load_checkpoint(
         env = _with_statistics(env, path / STATISTICS)
     model = MuZero.load(path / MODEL, env=env, device=device, **overrides)
     if (path / REPLAY).exists():
-        model.load_replay_buffer(path / REPLAY)
+        with _named_if_damaged(path):
+            model.load_replay_buffer(path / REPLAY)
         model._sweep.restore(state["sweep"])
     seed = (int(model.seed or 0) + model.num_timesteps) % 2**31
     set_random_seed(seed)  # what environments and wrappers may draw from
@@ -165,6 +171,16 @@ class SaveCheckpoints(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
+
+
+@contextmanager
+def _named_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. If it is damaged, remove {path}: then a run goes on from the one before"
+        ) from error
 
 
 def _generators(model: MuZero) -> dict[str, np.random.Generator]:

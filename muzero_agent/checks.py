@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from muzero_agent.actions import MOST_ACTIONS, mask_sizes, num_actions
 from muzero_agent.planner import SEARCHES
 from muzero_agent.turns import DEFAULTS
-from muzero_agent.types import MASK_KEY, Observation
+from muzero_agent.types import HOTTEST, MASK_KEY, Observation
 
 OF_THE_SEARCH = {
     "num_simulations": "num_simulations", "search": "search", "discount": "gamma",
@@ -35,7 +35,8 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     integers: dict[str, tuple[Any, int]] = {
         name: (given[name], least)
         for least, names in (
-            (1, "num_simulations unroll_steps td_steps batch_size buffer_size"),
+            (2 * given.get("n_envs", 1), "buffer_size"),  # a transition takes two states
+            (1, "num_simulations unroll_steps td_steps batch_size"),
             (1, "max_num_considered_actions exploration_length"),
             (0, "reanalyse_ratio learning_starts opening_actions"),
             (-1, "gradient_steps"),
@@ -61,12 +62,18 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={given[name]!r}: give a number of 0 or more")
     if not _number(given["regret_tolerance"]) >= 0.0:
         raise ValueError(f"regret_tolerance={given['regret_tolerance']!r}: give 0 or more, or inf")
-    for name, most in (("exploration_rate", 1.0), ("temperature", np.inf)):
+    for name, most in (("exploration_rate", 1.0), ("temperature", HOTTEST)):
         if not (callable(given[name]) or 0.0 <= _number(given[name]) <= most):
             raise ValueError(
                 f"{name}={given[name]!r}: give a number in [0, {most:g}], or a function of the "
                 "remaining progress"
             )
+    rate = given["learning_rate"]
+    if not (callable(rate) or 0.0 <= _number(rate) < np.inf):
+        raise ValueError(
+            f"learning_rate={rate!r}: give a number of 0 or more, or a function of the remaining "
+            "progress"
+        )
     for name in ("max_grad_norm", "dirichlet_alpha"):
         if not _number(given[name]) > 0.0:
             raise ValueError(f"{name}={given[name]!r}: give a number above 0")
@@ -124,6 +131,11 @@ def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Spac
                 "MultiBinary and a flat Dict of these; flatten others with "
                 "gymnasium.wrappers.FlattenObservation"
             )
+        if isinstance(part, spaces.Box) and not part.shape:
+            raise ValueError(
+                f"observation space {part}: a single number has no dimension; make it an array of "
+                "the shape (1,) in a wrapper (gymnasium.wrappers.ReshapeObservation)"
+            )
         if np.any(getattr(part, "start", 0)):
             raise ValueError(
                 f"observation space {part}: values must count from 0; subtract `start` in a "
@@ -168,16 +180,22 @@ def check_terminal_rewards(reward: NDArray[Any], dones: NDArray[Any]) -> None:
         )
 
 
-def check_shift(random_shift: int | None, shifts: bool) -> None:
-    """Refuse to move pictures where there are none.
+def check_shift(random_shift: int | None, shifts: bool, space: spaces.Space[Any]) -> None:
+    """Refuse to move pictures where there are none, or out of sight.
 
     :param random_shift: see `MuZero`
     :param shifts: see `MuZeroNetwork.shifts`
+    :param space: of what the network sees
     """
     if random_shift and not shifts:
         raise ValueError(
             f"random_shift={random_shift}: this network reduces no pixels, as that of CnnPolicy "
             "does where they are more than 32 a side: give None"
+        )
+    if random_shift and 2 * random_shift >= sorted(space.shape or ())[1]:
+        raise ValueError(
+            f"random_shift={random_shift}: of the pictures, {space.shape}, too little would be "
+            "left in sight: give less than half a side"
         )
 
 

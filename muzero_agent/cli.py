@@ -18,6 +18,7 @@ Libraries are imported inside the commands: `--help` waits for none of them.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from importlib.util import find_spec
@@ -27,7 +28,14 @@ from typing import Annotated, Any
 import typer
 
 from muzero_agent.cli_chess import chess_app
-from muzero_agent.cli_common import MODEL_HELP, find_path, listed, said_plainly
+from muzero_agent.cli_common import (
+    MODEL_HELP,
+    MOST_SEED,
+    check_device,
+    find_path,
+    listed,
+    said_plainly,
+)
 from muzero_agent.cli_zoo import explain, zoo_app
 
 app = typer.Typer(
@@ -58,13 +66,21 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="directory of the run; default: runs/ENV")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="of everything; default: 0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MOST_SEED, help="of everything; default: 0")
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE, an argument of MuZero in YAML; may be repeated"),
     ] = None,
     settings_file: Annotated[
-        Path | None, typer.Option("--hyperparams", help="YAML file in place of the package's own")
+        Path | None,
+        typer.Option(
+            "--hyperparams",
+            exists=True,
+            dir_okay=False,
+            help="YAML file in place of the package's own",
+        ),
     ] = None,
     n_envs: Annotated[int | None, typer.Option(help="environments searched as one batch")] = None,
     start_from: Annotated[
@@ -102,6 +118,7 @@ def train(
         from muzero_agent import training
 
         torch.set_num_threads(threads)
+        check_device(device)
         if resume:
             run = training.read_run(out, env)
             if steps is not None:
@@ -136,9 +153,14 @@ def evaluate(
     env: Annotated[
         str | None, typer.Option(help="id of the environment; default: what it was trained on")
     ] = None,
-    episodes: Annotated[int, typer.Option(help="episodes to play")] = 20,
+    episodes: Annotated[int, typer.Option(help="to play; games come in pairs")] = 20,
     seed: Annotated[
-        int, typer.Option(help="of the environment; of games, whose openings all opponents share")
+        int,
+        typer.Option(
+            min=0,
+            max=MOST_SEED,
+            help="of the environment; of games, whose openings all opponents share",
+        ),
     ] = 1,
     simulations: Annotated[int | None, typer.Option(help="per move; default: the model's")] = None,
     stochastic: Annotated[bool, typer.Option(help="search with noise")] = False,
@@ -146,12 +168,12 @@ def evaluate(
         bool, typer.Option(help="of games: look ahead by the true rules, not the learned ones")
     ] = False,
     against: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="of games: random, one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS, and programs: in "
-            "chess uci:stockfish, in Go 'gtp:gnugo --mode gtp --chinese-rules'"
+            help="of games, default: random; one-ply, alpha-beta-DEPTH, mcts-ROLLOUTS, and "
+            "programs: in chess uci:stockfish, in Go 'gtp:gnugo --mode gtp --chinese-rules'"
         ),
-    ] = "random",
+    ] = None,
     move_time: Annotated[float, typer.Option(help="seconds a move of UCI engines")] = 0.1,
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, of UCI engines; may be repeated")
@@ -175,6 +197,8 @@ def evaluate(
 
         if episodes < 1:
             raise ValueError(f"--episodes {episodes}: give at least 1")
+        if write is not None and not os.access(write.parent, os.W_OK):
+            raise OSError(f"--json {write} cannot be written: give a file in another directory")
         torch.set_num_threads(threads)
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}
         path = find_path(model, trust)
@@ -183,9 +207,9 @@ def evaluate(
             env = env_of(path)
         if (game := find_game(env)) is not None:
             results = evaluate_game(
-                agent, game, listed(against), pairs=-(-episodes // 2), opening_moves=openings,
-                seed=seed, deterministic=not stochastic, by_rules=by_rules, seconds=move_time,
-                options=_options(option or []),
+                agent, game, listed(against or "random"), pairs=-(-episodes // 2),
+                opening_moves=openings, seed=seed, deterministic=not stochastic,
+                by_rules=by_rules, seconds=move_time, options=_options(option or []),
             )  # fmt: skip
             typer.echo(f"{env}, {agent.num_simulations} simulations a move, seed {seed}\n")
             typer.echo(table(results))
@@ -201,6 +225,9 @@ def evaluate(
                 }
                 write.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
             return
+        for name, given in (("by-rules", by_rules), ("against", against), ("option", option)):
+            if given:
+                raise ValueError(f"--{name} is of games, and {env} is none: leave it out")
         returns, lengths = evaluate_returns(
             agent, env, episodes, seed, deterministic=not stochastic,
             preprocessing=preprocessing_of(path, env),
@@ -278,10 +305,17 @@ def bench(
         list[str] | None, typer.Option("--set", help="KEY=VALUE, of MuZero, as in train")
     ] = None,
     settings_file: Annotated[
-        Path | None, typer.Option("--hyperparams", help="MuZero's, in place of the package's own")
+        Path | None,
+        typer.Option(
+            "--hyperparams",
+            exists=True,
+            dir_okay=False,
+            help="MuZero's, in place of the package's own",
+        ),
     ] = None,
     baselines_file: Annotated[
-        Path | None, typer.Option("--baselines", help="the others', likewise")
+        Path | None,
+        typer.Option("--baselines", exists=True, dir_okay=False, help="the others', likewise"),
     ] = None,
     progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
 ) -> None:

@@ -14,6 +14,7 @@ MODEL_HELP = (
 )
 
 
+MOST_SEED = 2**31 - 1
 _EXPLAINED = (ValueError, OSError, RuntimeError, ImportError, FloatingPointError)
 
 
@@ -33,6 +34,21 @@ def said_plainly() -> Iterator[None]:
         advice = ", or: pip install 'muzero-agent[box2d]'" if "Box2D" in str(error) else ""
         typer.echo(f"Error: {error}{advice}", err=True)
         raise typer.Exit(2) from error
+
+
+def check_device(device: str) -> None:
+    """Refuse what torch does not know."""
+    import torch
+
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        if "device string" in reason:  # and some twenty that torch has heard of
+            reason = "torch knows none of that name"
+        raise ValueError(f"--device {device}: {reason}: give cpu, cuda or auto") from error
 
 
 def listed(text: str) -> list[str]:

@@ -349,7 +349,7 @@ class MuZero(OffPolicyAlgorithm):
                 "observations, which have to be flat, or a board for CnnPolicy, with entries from "
                 "0 to 1, or pixels: give 0"
             )
-        check_shift(self.random_shift, self.policy.network.shifts)
+        check_shift(self.random_shift, self.policy.network.shifts, self.policy.network_space)
         self.set_random_seed(self.seed)  # again: now the generators' owners exist
         self._configured_policy()  # it is saved and evaluated by itself as well
         if self.env is not None:
@@ -514,7 +514,7 @@ class MuZero(OffPolicyAlgorithm):
         if self.env is None:
             raise ValueError("this model has no environment: call `set_env` first")
         check_arguments(vars(self))  # attributes may have changed
-        check_shift(self.random_shift, self.policy.network.shifts)
+        check_shift(self.random_shift, self.policy.network.shifts, self.policy.network_space)
         self._convert_train_freq()
         self._configure_replay(self.replay_buffer)
         if self.replay_buffer.typical_error is None:  # it is new; the model may have learned before
@@ -842,7 +842,7 @@ class MuZero(OffPolicyAlgorithm):
     def load(
         cls: type[SelfMuZero],
         path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | VectorEnv[Any, Any, Any] | None = None,
+        env: GymEnv | VectorEnv[Any, Any, Any] | str | None = None,
         device: torch.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
@@ -853,13 +853,13 @@ class MuZero(OffPolicyAlgorithm):
 
         Load files that you trust: they may hold pickles, which run code when loaded.
 
-        :param env: environment to learn on in; to play, none is needed
+        :param env: environment to learn on in, or its id; to play, none is needed
         :param kwargs: arguments of the constructor that take the place of those saved, for instance
             `num_simulations=200`
         """
         return super().load(
             path,
-            as_vec_env(as_turn_based(env)),
+            None if env is None else maybe_make_env(as_vec_env(as_turn_based(env)), 0),
             device,
             custom_objects,
             print_system_info,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -102,7 +102,14 @@ def _read(config: Path) -> dict[str, Any]:
     try:
         return _Config.model_validate_json(config.read_text(encoding="utf-8")).model_dump()
     except ValueError as error:
-        raise ValueError(f"{config} is not what `muzero-agent train` writes: {error}") from error
+        fault = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            fault = "".join(f"{name}: " for name in first["loc"]) + first["msg"]
+        raise ValueError(
+            f"{config} is not what `muzero-agent train` writes ({fault}): begin the run anew in "
+            "another directory"
+        ) from error
 
 
 def parse_changes(settings: list[str]) -> dict[str, Any]:
@@ -114,6 +121,8 @@ def parse_changes(settings: list[str]) -> dict[str, Any]:
             raise ValueError(f"--set {text}: give KEY=VALUE")
         if key in ("seed", "device"):
             raise ValueError(f"--set {text}: give --{key} {value}")
+        if key == "tensorboard_log":
+            raise ValueError(f"--set {text}: give --tensorboard, which logs into the run's logs/")
         try:
             changes[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -192,8 +201,9 @@ def train(
     :return: whether it came to its end; otherwise Ctrl-C interrupted it, after which it goes on
         from a checkpoint that was written then
     """
-    if run["steps"] < 1 or run["n_envs"] < 1:
-        raise ValueError("--steps and --n-envs: give at least 1")
+    for name in ("steps", "n_envs"):
+        if run[name] < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {run[name]}: give at least 1")
     if tensorboard and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard: it is not installed: pip install tensorboard")
     check_target(out / MODEL)  # now, not when all is learned
@@ -213,9 +223,13 @@ def train(
                 f"{out} has learned its {run['steps']:,} steps already: give more --steps, or "
                 "another --out"
             )
+        say(f"{out} has learned {started:,} steps: what is missing is its model")
         _save(model, run, out, say)  # it was killed before it could
         return True
-    (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # if that fails, then at once
+    try:
+        (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--out {out} cannot be written: {error}: give another directory") from error
     fresh = out / f".{CONFIG}"
     fresh.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     sync(fresh)
@@ -375,6 +389,7 @@ def start_from(
     if other:
         raise ValueError(
             f"{source}: its networks have other shapes than this run's "
-            f"({other[0]}): give the settings that it was made with, see its config.json"
+            f"({other[0]}): give a model of an environment with the same spaces, and the settings "
+            "that it was made with, see its config.json"
         )
     model.policy.load_state_dict(own | {n: x for n, x in known.items() if n not in fresh})

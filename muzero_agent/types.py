@@ -17,6 +17,10 @@ MASK_KEY = "action_mask"
 """PettingZoo's key of the mask in an observation or an info: nonzero where an action is legal."""
 
 
+HOTTEST = 1e6
+"""The highest temperature, and factor on noise: beyond, float32 overflows."""
+
+
 class Symmetries(NamedTuple):
     """Under which permutations of board and actions a game stays the same, the identity included.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -363,3 +364,18 @@ def test_the_progress_bar_goes_on_where_the_run_does() -> None:
     assert (bar.pbar.initial, bar.pbar.n, bar.pbar.total) == (0, 32, 32)
     model.learn(16, callback=bar, reset_num_timesteps=False)
     assert (bar.pbar.initial, bar.pbar.n, bar.pbar.total) == (32, 48, 48)
+    drawn: Any = vars(bar.pbar)["_prog"].tasks[0]  # what rich shows, whatever tqdm says
+    assert (drawn.completed, drawn.total) == (48, 48)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    old, new = (save_checkpoint(make().learn(steps), tmp_path) for steps in (32, 48))
+    for name in ("model.zip", "replay.pkl", "state.json"):
+        whole = (new / name).read_bytes()
+        (new / name).write_bytes(whole[:100])
+        with pytest.raises(ValueError, match=f"remove {re.escape(str(new))}"):
+            load_checkpoint(new, make_vec_env("CartPole-v1", 2))
+        (new / name).write_bytes(whole)
+    shutil.rmtree(new)
+    assert latest_checkpoint(tmp_path) == old
+    assert load_checkpoint(old, make_vec_env("CartPole-v1", 2)).num_timesteps == 32

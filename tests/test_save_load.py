@@ -426,7 +426,7 @@ def test_learning_on_after_loading(n_envs: int, model: MuZero) -> None:
 
 
 def test_learning_anew_after_loading_counts_from_zero(model: MuZero) -> None:
-    again = MuZero.load(saved(model), env=gym.make(ENV_ID)).learn(24)
+    again = MuZero.load(saved(model), env=ENV_ID).learn(24)
     assert again.num_timesteps == 24
 
 

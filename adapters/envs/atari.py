@@ -194,5 +194,7 @@ def _spec(env_id: str) -> EnvSpec:
     games = sorted(name for name, spec in gym.registry.items() if _is_atari(spec))
     if env_id in games:
         return gym.registry[env_id]
-    names = difflib.get_close_matches(env_id, games) or [n for n in games if n.startswith("ALE/")]
-    raise ValueError(f"{env_id} is not among ale-py's games: there are {', '.join(names)}")
+    names = difflib.get_close_matches(env_id, games) or ["ALE/Pong-v5", "ALE/Breakout-v5"]
+    raise ValueError(
+        f"{env_id} is not among ale-py's {len(games)} games, such as {', '.join(names)}"
+    )

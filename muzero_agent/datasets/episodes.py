@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,8 +75,13 @@ def load_episodes(path: str | os.PathLike[str]) -> Iterator[Episode]:
 
     :raises ValueError: naming what is wrong with it
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, EOFError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or is no file of episodes: write it again by save_episodes"
+        ) from error
     missing = {"lengths", "terminated", *_PLAIN} - arrays.keys()
     keys = [name for name in arrays if name == "observations" or name.startswith("observations/")]
     if missing or not keys:

@@ -240,16 +240,17 @@ def _checked(
             raise ValueError(f"{what}: its observations are none of {observation_space}")
         parts = {key: (observations[key], observation_space[key]) for key in observations}
     for key, (seen, space) in parts.items():
+        name = f"observations {key}".rstrip()
         shape = np.shape(seen)
         if shape[1:] != (space.shape or ()):
             raise ValueError(
-                f"{what}: observations {key} have the shape {shape[1:]}, and those of the "
+                f"{what}: {name} have the shape {shape[1:]}, and those of the "
                 f"environment {space.shape}"
             )
         if shape[0] != num + 1:
             raise ValueError(f"{what}: {num} actions need {num + 1} observations, not {shape[0]}")
         if not np.isfinite(np.asarray(seen, np.float64)).all():
-            raise ValueError(f"{what}: observations {key} hold NaN or infinity")
+            raise ValueError(f"{what}: {name} hold NaN or infinity")
     rewards = np.asarray(episode.rewards, np.float32).reshape(-1)
     if len(rewards) != num or not np.isfinite(rewards).all():
         raise ValueError(f"{what}: {num} actions need as many finite rewards")

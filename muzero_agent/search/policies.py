@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from muzero_agent.search import kernels
 from muzero_agent.search.sequential_halving import considered_visits_table
 from muzero_agent.search.tree import FEW_ACTIONS, Flags, Floats, Ints, Tree
-from muzero_agent.types import RecurrentFn, RecurrentOutput, RootOutput
+from muzero_agent.types import HOTTEST, RecurrentFn, RecurrentOutput, RootOutput
 
 _TINY = np.finfo(np.float32).tiny
 _NONE = np.empty(0, np.float32)  # for what the other policy needs
@@ -70,8 +70,8 @@ def muzero_policy(
     :param invalid_actions: bool [B, A], True for actions that are illegal at the root
     :param dirichlet_fraction: weight in [0, 1] of the noise in the root's prior; float or [B]
     :param dirichlet_alpha: > 0, concentration of the noise, which covers legal actions only
-    :param temperature: >= 0; the action is drawn from visits ** (1 / temperature), and with 0 it is
-        the most visited one; float or [B]
+    :param temperature: 0 to 1e6; the action is drawn from visits ** (1 / temperature), and with 0
+        it is the most visited one; float or [B]
     :param pb_c_init: c1
     :param pb_c_base: c2
     :param min_q_range: > 0, least range by which Q values are divided when they are scaled. With
@@ -135,8 +135,8 @@ def gumbel_muzero_policy(
     Ties go to the higher prior, then to the lower action.
 
     :param max_num_considered_actions: >= 1, actions that sequential halving starts with
-    :param gumbel_scale: >= 0, factor on the Gumbel noise, fresh for each search and root; 0 for the
-        strongest play; float or [B]
+    :param gumbel_scale: 0 to 1e6, factor on the Gumbel noise, fresh for each search and root; 0 for
+        the strongest play; float or [B]
     :param value_scale: see above
     :param maxvisit_init: see above
     :param rescale_values: scale the completed Q values of a node to [0, 1] first
@@ -336,13 +336,13 @@ def _settings(
     return settings
 
 
-def _per_row(name: str, value: ArrayLike, size: int, most: float = np.inf) -> Floats:
+def _per_row(name: str, value: ArrayLike, size: int, most: float = HOTTEST) -> Floats:
     """A number for each row, in [0, most]: float32 [B]."""
     numbers = np.asarray(value, np.float32)
     if numbers.shape not in ((), (size,)):
         raise ValueError(f"{name} has shape {numbers.shape}; give a number or [{size}]")
     if not ((numbers >= 0) & (numbers <= most)).all():
-        raise ValueError(f"{name} is {value!r}; give numbers from 0 to {most}")
+        raise ValueError(f"{name} is {value!r}; give numbers from 0 to {most:g}")
     rows = np.empty(size, np.float32)
     rows[:] = numbers
     return rows

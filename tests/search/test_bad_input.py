@@ -61,6 +61,8 @@ def test_bad_arguments(policy: Any, keywords: dict[str, Any], message: str) -> N
         (puct, {"temperature": np.nan}, "temperature is nan"),
         (puct, {"pb_c_base": 0}, "pb_c_base is 0; give a number above 0"),
         (gumbel_muzero_policy, {"gumbel_scale": -1}, "gumbel_scale is -1"),
+        (gumbel_muzero_policy, {"gumbel_scale": np.inf}, "give numbers from 0 to 1e"),
+        (puct, {"temperature": np.inf}, "temperature is inf"),
         (gumbel_muzero_policy, {"max_num_considered_actions": 0}, "is 0; give at least 1"),
     ],
 )
