@@ -424,7 +424,7 @@ def test_train_resume_and_eval(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("make", [make_atari_env, make_atari_vector_env])
 def test_unknown_games(make: Callable[[str], VecEnv], env_id: str, complaint: str) -> None:
-    with pytest.raises(ValueError, match=f"{env_id} is not among ale-py's \d+ games, {complaint}"):
+    with pytest.raises(ValueError, match=rf"{env_id} is not among ale-py's \d+ games, {complaint}"):
         make(env_id)
 
 
