@@ -18,7 +18,7 @@ MASK_KEY = "action_mask"
 
 
 HOTTEST = 1e6
-"""The highest temperature, and factor on noise: beyond, float32 overflows."""
+"""The highest temperature, and factor on noise: far beyond, float32 overflows."""
 
 
 class Symmetries(NamedTuple):
