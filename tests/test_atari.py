@@ -408,7 +408,7 @@ def test_train_resume_and_eval(tmp_path: Path) -> None:
     assert zoo.load(out / "model").observation_space.shape == (3, 84, 84)
     done = run("eval", out / "model", "--env", "CartPole-v1")
     assert done.exit_code == 2
-    assert "CartPole-v1 is not among ale-py's games" in done.output
+    assert "CartPole-v1 is not among ale-py's" in done.output
 
 
 # -- what cannot work ------------------------------------------------------------------------------
