@@ -62,8 +62,8 @@ def unroll(network: MuZeroNetwork, latent: Tensor, actions: Tensor) -> tuple[Ten
 
 def muzero_loss(
     network: MuZeroNetwork,
-    obs: Obs,
-    next_obs: Obs | None,
+    seen: Obs,
+    next_seen: Obs | None,
     targets: Targets,
     *,
     value_coef: float,
@@ -84,19 +84,20 @@ def muzero_loss(
     distance of unrolled latents from those representations, as a share of the variance that those
     of the first observations have in the batch.
 
-    :param obs: the first observations, preprocessed [B, ...]
-    :param next_obs: the K next observations, preprocessed [K * B, ...], step by step; None leaves
-        the losses of consistency, reconstruction and latents out.
+    :param seen: what is `MuZeroNetwork.seen` of the first observations [B, ...]
+    :param next_seen: of the K next observations [K * B, ...], step by step, or of their
+        `decoded_part`, if only that is compared; None leaves the losses of consistency,
+        reconstruction and latents out.
     :param value_coef: weight of the value loss
     :param consistency_coef: weight of the consistency loss
     :param reconstruction_coef: weight of the loss of reconstruction; where it is above 0,
         observations are no dicts, and boards' entries are from 0 to 1
     :param latent_coef: weight of the loss of latents; where it is above 0, B is at least 2
-    :param compared_steps: int64 [M], those of the K next observations that `next_obs` [M * B, ...]
+    :param compared_steps: int64 [M], those of the K next observations that `next_seen` [M * B, ...]
         holds, counted from 0; they stand for all K. None: it holds all
     """
     batch, steps = targets.actions.shape
-    latents, reward_logits = unroll(network, network.representation(obs), targets.actions)
+    latents, reward_logits = unroll(network, network.encode(seen), targets.actions)
     policy_logits, value_logits = network.prediction(latents.flatten(0, 1))
     # Under autocast networks compute in bfloat16, of whose 8 bits a loss would have nothing left.
     policy_logits, value_logits = policy_logits.float(), value_logits.float()
@@ -128,23 +129,24 @@ def muzero_loss(
         next_latents, known = next_latents[compared_steps], known[compared_steps]
         next_weight = next_weight[compared_steps] * (steps / len(compared_steps))
     consistency = reconstruction = latent = torch.zeros((), device=latents.device)
-    if next_obs is not None and reconstruction_coef > 0:
-        assert isinstance(obs, Tensor)
-        assert isinstance(next_obs, Tensor)
-        told = torch.cat((latents[:1], next_latents)).flatten(0, 1)
-        errors = network.reconstruction_errors(told, torch.cat((obs, next_obs))).view(-1, batch)
+    if next_seen is not None and reconstruction_coef > 0:
+        assert isinstance(seen, Tensor)
+        assert isinstance(next_seen, Tensor)
+        telling = torch.cat((latents[:1], next_latents)).flatten(0, 1)
+        told = torch.cat([network.decoded_part(part) for part in (seen, next_seen)])
+        errors = network.reconstruction_errors(telling, told).view(-1, batch)
         reconstruction = (errors[0] * weight[0]).sum() + (errors[1:] * known * next_weight).sum()
         total = total + reconstruction_coef * reconstruction
-    if next_obs is not None and max(consistency_coef, latent_coef) > 0:
+    if next_seen is not None and max(consistency_coef, latent_coef) > 0:
         with torch.no_grad():
-            represented = network.representation(next_obs)
-    if next_obs is not None and latent_coef > 0:
+            represented = network.encode(next_seen)
+    if next_seen is not None and latent_coef > 0:
         distance = (next_latents.flatten(0, 1).float() - represented.float()).square()
         distance = distance.flatten(1).mean(1).view(-1, batch)
         spread = latents[0].detach().float().var(0).mean().clamp_min(1e-8)
         latent = (distance / spread * known * next_weight).sum()
         total = total + latent_coef * latent
-    if next_obs is not None and consistency_coef > 0:
+    if next_seen is not None and consistency_coef > 0:
         predicted = network.predict_projection(network.project(next_latents.flatten(0, 1)))
         with torch.no_grad():
             target = functional.normalize(network.project(represented))

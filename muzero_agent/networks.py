@@ -72,6 +72,14 @@ class MuZeroNetwork(nn.Module):
     def prediction(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """f: latents [B, *latent] -> policy logits [B, A], value logits [B, S]."""
 
+    def seen(self, obs: Obs) -> Obs:
+        """What h takes preprocessed observations [B, ...] for: pixels, where they are scaled."""
+        return obs
+
+    def encode(self, seen: Obs) -> Tensor:
+        """The rest of h: what is `seen` of observations [B, ...] -> latents [B, *latent]."""
+        return self.representation(seen)
+
     def project(self, latent: Tensor) -> Tensor:
         """Latents [B, *latent] -> [B, P], between which the consistency loss is measured."""
         return latent.flatten(1)
@@ -88,19 +96,22 @@ class MuZeroNetwork(nn.Module):
         as many of its first planes as there are."""
         raise RuntimeError(f"{type(self).__name__} has no decoder")
 
-    def reconstruction_errors(self, latent: Tensor, obs: Tensor) -> Tensor:
-        """How far what latents [B, *latent] tell is from what was observed, preprocessed [B, ...]:
-        the cross entropy of each entry, averaged over those that are told: [B]."""
-        told = self.decode(latent).flatten(1)
-        seen = obs.flatten(1)[:, : told.shape[1]]
+    def decoded_part(self, seen: Tensor) -> Tensor:
+        """The part that `decode` tells of what is `seen` [B, ...]; of such a part all of it."""
+        return seen
+
+    def reconstruction_errors(self, latent: Tensor, seen: Tensor) -> Tensor:
+        """How far what latents [B, *latent] tell is from what is `seen` [B, ...], or from its
+        `decoded_part`: the cross entropy of each entry, averaged over those that are told: [B]."""
+        told, seen = self.decode(latent).flatten(1), self.decoded_part(seen).flatten(1)
         return functional.binary_cross_entropy_with_logits(told, seen, reduction="none").mean(1)
 
     shifts: bool = False
     """Whether `shifted` moves what was observed, as it does pictures."""
 
-    def shifted(self, obs: Tensor, offsets: Tensor) -> Tensor:
-        """Pictures [B, C, H, W], preprocessed, each moved by as many pixels as the offsets int64
-        [B, 2] say, down and to the right."""
+    def shifted(self, seen: Tensor, offsets: Tensor) -> Tensor:
+        """Pictures [B, C, H, W], as they are `seen`, each moved by as many pixels as the offsets
+        int64 [B, 2] say, down and to the right; what comes in at an edge repeats the edge."""
         raise RuntimeError(f"{type(self).__name__} sees no pictures that can be moved")
 
     def observe(self, obs: Obs) -> None:
@@ -155,10 +166,6 @@ class RunningNorm(nn.Module):
         # Whoever adds noise to a state dict adds it to variances, too.
         scaled = (x - self.mean).mul_(torch.rsqrt(self.var.clamp_min(0) + 1e-8))
         return scaled.clamp_(-self.clip, self.clip)
-
-    def inverse(self, scaled: Tensor) -> Tensor:
-        """Features that are scaled to these."""
-        return self.mean + scaled * torch.sqrt(self.var.clamp_min(0) + 1e-8)
 
 
 class SimNorm(nn.Module):

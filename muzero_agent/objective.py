@@ -46,15 +46,21 @@ class Objective:
             drawn = rng.choice(unrolled, self.compared_steps, replace=False)
             steps = torch.as_tensor(np.sort(drawn), device=policy.device)
         first, following = batch.split_observations(steps)
-        obs = policy.preprocess(first)
-        next_obs = policy.preprocess(following) if compared else None
+        network = policy.network
+        seen = network.seen(policy.preprocess(first))
+        next_seen = network.seen(policy.preprocess(following)) if compared else None
+        if (
+            isinstance(next_seen, torch.Tensor)
+            and max(self.consistency_coef, self.latent_coef) == 0
+        ):
+            next_seen = network.decoded_part(next_seen)
         if self.random_shift:
-            obs, next_obs = shifted(policy.network, obs, next_obs, self.random_shift, rng)
+            seen, next_seen = shifted(network, seen, next_seen, self.random_shift, rng)
         loss = _compiled_loss() if self.compiled else muzero_loss
         return loss(
-            policy.network,
-            obs,
-            next_obs,
+            network,
+            seen,
+            next_seen,
             Targets(*(getattr(batch, name) for name in Targets._fields)),
             value_coef=self.value_coef,
             consistency_coef=self.consistency_coef,
@@ -65,13 +71,13 @@ class Objective:
 
 
 def shifted(
-    network: MuZeroNetwork, obs: Any, next_obs: Any, most: int, rng: np.random.Generator
+    network: MuZeroNetwork, seen: Any, next_seen: Any, most: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Pictures [B, C, H, W], preprocessed, and those that follow [M * B, C, H, W] step by step: a
-    window's are moved alike, by at most so many pixels up or down and to a side."""
-    drawn = rng.integers(-most, most + 1, size=(len(obs), 2))
-    offsets = torch.as_tensor(drawn, device=obs.device)
-    first = network.shifted(obs, offsets)
-    if next_obs is None:
+    """Pictures [B, C, H, W], as they are seen, and those that follow [M * B, D, H, W] step by step:
+    a window's are moved alike, by at most so many pixels up or down and to a side."""
+    drawn = rng.integers(-most, most + 1, size=(len(seen), 2))
+    offsets = torch.as_tensor(drawn, device=seen.device)
+    first = network.shifted(seen, offsets)
+    if next_seen is None:
         return first, None
-    return first, network.shifted(next_obs, offsets.repeat(len(next_obs) // len(obs), 1))
+    return first, network.shifted(next_seen, offsets.repeat(len(next_seen) // len(seen), 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from muzero_agent.action_geometry import (
     CHESS_ACTIONS,
@@ -98,17 +97,6 @@ def _pixel_decoder(channels: int, planes: int) -> nn.Sequential:
         nn.Conv2d(64, planes * _REDUCTION**2, 1),
         nn.PixelShuffle(_REDUCTION),
     )
-
-
-def _moved(pictures: Tensor, offsets: Tensor) -> Tensor:
-    """Pictures [B, C, H, W] moved by offsets int64 [B, 2] down and to the right; what comes in at
-    an edge repeats the edge."""
-    height, width = pictures.shape[2:]
-    most = int(offsets.abs().max())
-    padded = functional.pad(pictures, (most,) * 4, mode="replicate")
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2M + 1, 2M + 1, H, W]
-    down, right = (most - offsets).unbind(1)
-    return windows[torch.arange(len(pictures), device=pictures.device), :, down, right]
 
 
 class _ChessHead(nn.Module):
@@ -276,6 +264,7 @@ class ResNet(MuZeroNetwork):
         )
         if decoded_planes > image_shape[0]:
             raise ValueError(f"decoded_planes={decoded_planes}: there are {image_shape[0]}")
+        self.decoded_planes = decoded_planes
         self.decodes = decoded_planes > 0
         self.decoder: nn.Module | None = None
         if self.decodes and downsample:
@@ -284,6 +273,8 @@ class ResNet(MuZeroNetwork):
             self.decoder = nn.Conv2d(channels, decoded_planes, 1)
         # Measured on a processor: training on pixels takes 20 to 30% less time, on boards 5 to 12%.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.running_norm is not None:  # pictures come as they are stored, a plane at a time
+            self.running_norm.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     @staticmethod
     def _head(channels: int, cells: int, width: int, size_out: int) -> nn.Sequential:
@@ -300,10 +291,17 @@ class ResNet(MuZeroNetwork):
         )
 
     def representation(self, obs: Obs) -> Tensor:
+        return self.encode(self.seen(obs))
+
+    @torch.no_grad()
+    def seen(self, obs: Obs) -> Tensor:
         assert isinstance(obs, Tensor)
-        seen = obs if self.running_norm is None else self.running_norm(obs)
+        return obs if self.running_norm is None else self.running_norm(obs)
+
+    def encode(self, seen: Obs) -> Tensor:
+        assert isinstance(seen, Tensor)
         if self.attacks is not None:
-            seen = torch.cat((seen, self.attacks(obs)), 1)
+            seen = torch.cat((seen, self.attacks(seen)), 1)
         return scale_min_max(self.encoder(seen))
 
     @torch.no_grad()
@@ -326,26 +324,30 @@ class ResNet(MuZeroNetwork):
     def decode(self, latent: Tensor) -> Tensor:
         return super().decode(latent) if self.decoder is None else self.decoder(latent)
 
-    def reconstruction_errors(self, latent: Tensor, obs: Tensor) -> Tensor:
-        """Of pixels the mean squared error, of pixels as h sees them: where they are scaled by
-        their own variance, what moves counts as much as it is rare."""
-        if not self.downsample:
-            return super().reconstruction_errors(latent, obs)
-        height, width = obs.shape[2:]
-        told = self.decode(latent)[..., :height, :width]
-        with torch.no_grad():
-            seen = obs if self.running_norm is None else self.running_norm(obs)
-        return (told - seen[:, -told.shape[1] :]).square().flatten(1).mean(1)
+    def decoded_part(self, seen: Tensor) -> Tensor:
+        planes = self.decoded_planes
+        return seen[:, -planes:] if self.downsample else seen[:, :planes]
 
-    @torch.no_grad()
-    def shifted(self, obs: Tensor, offsets: Tensor) -> Tensor:
-        """As h sees them: where pixels are scaled by their own mean and variance, what differs from
-        the mean picture moves, by as many standard deviations, and the mean stays where it is."""
+    def reconstruction_errors(self, latent: Tensor, seen: Tensor) -> Tensor:
+        """Of pixels the mean squared error: where they are scaled by their own variance, what moves
+        counts as much as it is rare."""
+        if not self.downsample:
+            return super().reconstruction_errors(latent, seen)
+        height, width = seen.shape[2:]
+        told = self.decode(latent)[..., :height, :width]
+        return (told - self.decoded_part(seen)).square().flatten(1).mean(1)
+
+    def shifted(self, seen: Tensor, offsets: Tensor) -> Tensor:
+        """Where pixels are scaled by their own mean and variance, what differs from the mean
+        picture moves, by as many standard deviations, and the mean stays where it is."""
         if not self.shifts:
-            return super().shifted(obs, offsets)
-        if self.running_norm is None:
-            return _moved(obs, offsets)
-        return self.running_norm.inverse(_moved(self.running_norm(obs), offsets))
+            return super().shifted(seen, offsets)
+        height, width = seen.shape[2:]
+        down, right = offsets.unbind(1)
+        rows = (torch.arange(height, device=seen.device) - down[:, None]).clamp_(0, height - 1)
+        columns = (torch.arange(width, device=seen.device) - right[:, None]).clamp_(0, width - 1)
+        pixels = (rows[:, :, None] * width + columns[:, None]).flatten(1)[:, None]  # [B, 1, H * W]
+        return seen.flatten(2).gather(2, pixels.expand(-1, seen.shape[1], -1)).view(seen.shape)
 
     def project(self, latent: Tensor) -> Tensor:
         return self.projector(latent)  # type: ignore[no-any-return]

@@ -317,7 +317,7 @@ def test_pictures_are_moved_a_window_as_a_whole(tmp_path: Path) -> None:
     pairs = zip(model.policy.parameters(), still.policy.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
     stored = model.replay_buffer.observations_at(Rows(np.zeros(1, np.int64), np.full(1, 20)))
-    picture = model.policy.preprocess(torch.as_tensor(stored))
+    picture = model.policy.network.seen(model.policy.preprocess(torch.as_tensor(stored)))
     assert isinstance(picture, torch.Tensor)
     rng = np.random.default_rng(0)
     obs, next_obs = shifted(

@@ -275,6 +275,9 @@ def test_reconstruction_is_of_as_much_as_the_network_tells() -> None:
             assert isinstance(obs, Tensor)
             return obs[:, :1]
 
+        def decoded_part(self, seen: Tensor) -> Tensor:
+            return seen[:, :1]
+
     losses = muzero_loss(
         FirstAlone(), first, first.repeat(STEPS, 1), targets(),
         value_coef=0.0, consistency_coef=0.0, reconstruction_coef=1.0,
