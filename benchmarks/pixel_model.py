@@ -10,10 +10,10 @@ for those that the model foresees 5 decisions later, and what it foretells where
 
     python benchmarks/pixel_model.py --models runs/a/model runs/b/model --player runs/a/model
 
-looks at models of other runs in the same way, in play of the policy of one of them, which no other
-has learned from. Two more columns tell how values correlate with returns, and whether the policy
-follows the ball: by how much more often than up it goes down, where the ball comes and the paddle
-is too high, and where it is too low.
+looks at models of other runs in the same way, in fresh play of the policy of one of them. Two more
+columns tell how values correlate with returns, and whether the policy follows the ball: by how much
+more often than up it goes down, where the ball comes and the paddle is too high, and where it is
+too low.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MEMORY = {"ball x": 49, "ball y": 54, "own paddle": 51, "other paddle": 50}
 """Bytes of the emulator's memory (Anand et al. 2019, arXiv 1906.08226, appendix)."""
 AHEAD = 5  # decisions, as many as training unrolls
 UP, DOWN = (2, 4), (3, 5)  # ALE calls them RIGHT and LEFT
-COMES, OFF = 110, 12  # the ball's x from where on, and pixels between its middle and the paddle's
+COMES, OFF = 110, 12  # the ball's x from where on, and the difference of its y and the paddle's
 
 WIDE = load_hyperparams(ENV).kwargs["policy_kwargs"]["net_arch"]
 CONSISTENCY = {"reconstruction_coef": 0.0, "consistency_coef": 1.0}

@@ -170,7 +170,7 @@ class Net(NamedTuple):
 
 
 def networks() -> list[Net]:
-    """CartPole's MLP, as the policy builds it, and board ResNets with 64 channels."""
+    """CartPole's MLP, as the policy builds it, board ResNets with 64 channels, and Atari's."""
     mlp = MlpNetwork(
         torch.nn.Identity(),
         4,
@@ -181,12 +181,17 @@ def networks() -> list[Net]:
         support_mean="scalars",
     )
     board = ResNet((2, 6, 7), 7, channels=64, num_blocks=6, support_mean="scalars")
+    pixels = ResNet(
+        (4, 84, 84), 6, channels=32, num_blocks=1, downsample=True, encoder="strided",
+        normalize_pixels=True, support_mean="scalars",
+    )  # fmt: skip
     return [
         Net("CartPole MLP, 1 root", mlp.eval(), torch.rand(1, 4)),
         Net("CartPole MLP, 8 roots", mlp.eval(), torch.rand(8, 4)),
         Net("CartPole MLP, 32 roots", mlp.eval(), torch.rand(32, 4)),
         Net("ResNet 6 x 64 on 6x7, 1 root", board.eval(), torch.rand(1, 2, 6, 7)),
         Net("ResNet 6 x 64 on 6x7, 8 roots", board.eval(), torch.rand(8, 2, 6, 7)),
+        Net("Atari, ResNet 1 x 32, 8 roots", pixels.eval(), torch.rand(8, 4, 84, 84)),
     ]
 
 

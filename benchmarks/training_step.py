@@ -1,12 +1,16 @@
-"""Where the time of learning goes on CartPole-v1, and what an update costs beyond its gradients.
+"""Where the time of learning goes, and what an update costs beyond its gradients.
 
     python benchmarks/training_step.py
+    python benchmarks/training_step.py --env ALE/Pong-v5 --start 2200 --steps 200 --rounds 10
 
 First the ratio of an update inside `MuZero.train` (sampling from the replay, forward, backward,
 clipping, optimizer, averaging) to the forward and backward passes of the same loss on the same
 batches alone; the two alternate. Then a profile of `learn`: a timer looks at the stack every few
 milliseconds of CPU time, so that nothing has to be wrapped and nothing is slowed down. All of it is
 CPU time, with one thread, so other programs on the machine do not disturb the shares.
+
+For Atari, whose networks are large enough, it also tells what a second thread and bfloat16 are
+worth, by the clock and so on a quiet machine: the seconds of forward and backward passes, by turns.
 """
 
 from __future__ import annotations
@@ -26,8 +30,8 @@ import torch
 import muzero_agent
 from muzero_agent import MuZero
 from muzero_agent.batch import Batch
+from muzero_agent.hyperparams import load_hyperparams
 
-ENV = "CartPole-v1"
 PACKAGE = Path(muzero_agent.__file__).parent
 
 # A sample belongs to the innermost of its frames that is listed here, in the innermost phase.
@@ -131,17 +135,46 @@ def compare(model: MuZero, updates: int, rounds: int) -> tuple[list[float], list
     return whole, bare
 
 
+def alternatives(model: MuZero, rounds: int) -> dict[str, float]:
+    """Milliseconds by the clock of a forward and backward pass: as it is, and otherwise."""
+    batch = model.replay_buffer.sample(model.batch_size)
+    taken: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, threads, half in (
+            ("one thread", 1, False),
+            ("two threads", 2, False),
+            ("one thread, bfloat16", 1, True),
+            ("two threads, bfloat16", 2, True),
+        ):
+            torch.set_num_threads(threads)
+            for counts in (False, True):  # the first of each kind warms up
+                model.policy.optimizer.zero_grad()
+                started = time.perf_counter()
+                with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                    loss = model._loss(batch).total
+                loss.backward()
+                if counts:
+                    taken.setdefault(name, []).append(1e3 * (time.perf_counter() - started))
+    torch.set_num_threads(1)
+    return {name: median(times) for name, times in taken.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--steps", type=int, default=2000, help="learned while the profile is taken"
     )
+    parser.add_argument("--env", default="CartPole-v1")
+    parser.add_argument("--start", type=int, default=500, help="steps learned before")
     parser.add_argument("--rounds", type=int, default=40, help="of updates")
     parser.add_argument("--seed", type=int, default=1000)
     given = parser.parse_args()
     torch.set_num_threads(1)
 
-    model = MuZero("MlpPolicy", ENV, seed=given.seed, device="cpu").learn(500)
+    params = load_hyperparams(given.env)
+    env = params.make_env(given.env, seed=given.seed)
+    model = MuZero(params.policy, env, seed=given.seed, device="cpu", **params.kwargs)
+    model.learn(given.start)
     seen, seconds = profile(model, given.steps)
     whole, bare = compare(model, 8, given.rounds)
 
@@ -159,6 +192,11 @@ def main() -> None:
         rows += [(f"{phase}: {part}", n) for part, n in parts.most_common() if part]
         for name, n in rows:
             print(f"| {name} | {n * milliseconds:.2f} | {n / seen.total():.0%} |")
+
+    if params.policy == "CnnPolicy":
+        print("\n| forward and backward | ms by the clock |\n| --- | ---: |")
+        for name, ms in alternatives(model, given.rounds).items():
+            print(f"| {name} | {ms:.1f} |")
 
 
 if __name__ == "__main__":

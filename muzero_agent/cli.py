@@ -10,7 +10,7 @@
     muzero-agent play connect_four runs/connect_four/model
     muzero-agent explain connect_four
     muzero-agent zoo list
-    muzero-agent bench --suite quick --jobs 2
+    muzero-agent bench --suite quick
 
 Libraries are imported inside the commands: `--help` waits for none of them.
 """
@@ -297,7 +297,10 @@ def bench(
         int | None, typer.Option(help="steps between evaluations; default: a tenth of MuZero's")
     ] = None,
     episodes: Annotated[int, typer.Option(help="of an evaluation")] = 20,
-    jobs: Annotated[int, typer.Option(help="runs at a time")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="runs at a time; default: as many as have cores to themselves"),
+    ] = None,
     threads: Annotated[int, typer.Option(help="of each run: torch's")] = 1,
     out: Annotated[Path, typer.Option(help="directory of the results")] = Path("runs/bench"),
     again: Annotated[bool, typer.Option(help="repeat what is finished")] = False,
@@ -339,6 +342,8 @@ def bench(
             muzero_file=settings_file or OWN_FILE,
             baselines_file=baselines_file or agents.OWN_FILE,
         )  # fmt: skip
+        if jobs is None:
+            jobs = max(1, (os.cpu_count() or 1) // threads)
         try:
             failures = runner.bench(
                 runs, out, jobs=jobs, again=again, progress=progress, command=shlex.join(sys.argv)

@@ -160,8 +160,9 @@ class MuZero(OffPolicyAlgorithm):
         and flat observations whose entries are from 0 to 1, and for pixels, of which the network
         then tells the newest plane. None: 0, in games 10 where observations are from 0 to 1
     :param compared_steps: of the K unrolled steps, how many these two losses look at, drawn anew
-        for each batch and weighed so as to stand for all: each costs a pass of h over the batch,
-        which for images is most of an update. None: all
+        for each batch and weighed so as to stand for all: each costs a pass of h over the batch
+        (of the decoder, where pictures are only told), which for images is much of an update.
+        None: all
     :param target_decay: decay per update of the moving average of the network that searches
     :param priority_exponent: 0 samples uniformly; above, in proportion to the value's error to
         this power

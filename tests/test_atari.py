@@ -32,7 +32,7 @@ from muzero_agent.adapters.envs.gymnasium import GymnasiumVecEnv
 from muzero_agent.batch import Rows
 from muzero_agent.cli import app
 from muzero_agent.hyperparams import load_hyperparams
-from muzero_agent.objective import shifted
+from muzero_agent.objective import Objective, shifted
 
 gym.register_envs(ale_py)
 
@@ -332,6 +332,24 @@ def test_pictures_are_moved_a_window_as_a_whole(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     assert MuZero.load(tmp_path / "model").random_shift == 2
     assert MuZero.load(tmp_path / "model", random_shift=None).random_shift is None
+
+
+def test_what_is_not_told_need_not_be_moved() -> None:
+    """With the loss of reconstruction alone the newest plane is all that is compared."""
+    env = VecFrameStack(make_atari_env("ALE/Pong-v5", n_envs=2, seed=0), 4)
+    settings = TINY | {"policy_kwargs": {"net_arch": {"channels": 8, "decoded_planes": 2}}}
+    model = MuZero("CnnPolicy", env, **settings, reconstruction_coef=1.0).learn(40)
+    batch = model.replay_buffer.sample(16)
+    part, whole = (
+        Objective(
+            value_coef=1.0, consistency_coef=coef, reconstruction_coef=1.0, latent_coef=0.0,
+            compared_steps=1, random_shift=3, compiled=False,
+        ).loss(model.policy, batch, np.random.default_rng(1))
+        for coef in (0.0, 1.0)
+    )  # fmt: skip
+    assert whole.consistency != 0 == part.consistency
+    assert part.reconstruction == whole.reconstruction > 0
+    assert part.value == whole.value
 
 
 def spread(model: MuZero) -> float:

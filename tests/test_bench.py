@@ -22,10 +22,11 @@ from typer.testing import Result as Done
 
 from muzero_agent.bench import agents, worker
 from muzero_agent.bench.plan import SUITES, Run, make_plan
-from muzero_agent.bench.plots import COLOURS
+from muzero_agent.bench.plots import COLOURS, draw
 from muzero_agent.bench.results import interval, report, table, time_to
 from muzero_agent.bench.worker import Evaluation, Result, read_result
 from muzero_agent.cli import app
+from muzero_agent.machine import LIBRARIES, machine
 from muzero_agent.turns import DEFAULTS
 
 SMALL = ["--steps", "120", "--every", "50", "--episodes", "3", "--jobs", "2", "--no-progress"]
@@ -66,7 +67,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_row_for_each_evaluation_and_each_run(out: Path) -> None:
     looks = rows(out / "evaluations.csv")
     columns = ["env", "algorithm", "seed", "steps", "seconds", "cpu_seconds", "mean_return"]
-    assert list(looks[0]) == [*columns, "episodes"]
+    facts = ["threads", "commit", "processor", "cores", "system", "python", *LIBRARIES]
+    assert list(looks[0]) == [*columns, "episodes", *facts]
     finals = rows(out / "final.csv")
     assert [(row["algorithm"], row["seed"]) for row in finals] == [
         (name, "4") for name in ("MuZero", "PPO", "QRDQN")
@@ -87,7 +89,10 @@ def test_a_row_for_each_evaluation_and_each_run(out: Path) -> None:
         assert 8 <= float(final["mean_return"]) <= 500
         assert final["threshold"] == "475.0"
         assert final["threads"] == "1"
-        assert all(final[fact] for fact in ("processor", "cores", "python", "torch", "sb3-contrib"))
+        made_with = {fact: final[fact] for fact in facts}
+        assert made_with == {"threads": "1", **machine()}
+        assert all({fact: row[fact] for fact in facts} == made_with for row in mine)
+        assert all(text for fact, text in made_with.items() if fact != "commit"), made_with
 
 
 @shared
@@ -366,6 +371,21 @@ def test_time_to_a_threshold_is_that_of_the_first_evaluation_there() -> None:
     assert time_to(FAST, 475.0) == (1000, 10.0)  # although it fell back
     assert time_to(NONE, 475.0) == (float("inf"), float("inf"))
     assert time_to(FAST, None) == (float("inf"), float("inf"))
+
+
+def test_curves_are_drawn_against_steps_and_against_seconds() -> None:
+    """A line for each seed and one for their median, in either picture."""
+    against_steps, against_seconds = draw("CartPole-v1", [SLOW, FAST, NONE]).axes
+    assert against_steps.get_xlabel() == "environment steps"
+    assert against_seconds.get_xlabel() == "seconds of learning"
+    assert "return" in against_steps.get_ylabel()
+    returns = [[150, 475, 400], [500, 10, 400], [9, 9, 50], [150, 10, 400]]
+    seconds = [[20, 40, 60], [10, 30, 50], [15, 32, 55], [15, 32, 55]]
+    for axes, clocks in ((against_steps, 4 * [[1000, 2000, 3000]]), (against_seconds, seconds)):
+        *curves, solved = (np.asarray(line.get_xydata()) for line in axes.get_lines())
+        for curve, clock, height in zip(curves, clocks, returns, strict=True):
+            assert curve.T.tolist() == [clock, height]
+        assert solved[:, 1].tolist() == [475, 475]
 
 
 def test_a_table_by_hand() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 from typer.testing import CliRunner, Result
 
 from muzero_agent import MuZero, zoo
@@ -56,6 +57,22 @@ def test_training_leaves_a_model_and_logs(trained: Path) -> None:
     assert config["num_timesteps"] >= 120
     assert "train/loss" in (trained / "logs" / "000000000000" / "progress.csv").read_text()
     assert json.loads((trained / "run.json").read_text())["n_envs"] == 2
+
+
+def test_logs_for_tensorboard_and_checkpoints_without_the_replay(tmp_path: Path) -> None:
+    options = ["--tensorboard", "--no-checkpoint-replay", "--steps", "160", *SMALL]
+    done = run("train", "CartPole-v1", "--out", tmp_path / "run", *options)
+    assert done.exit_code == 0, done.output
+    logged = event_accumulator.EventAccumulator(str(tmp_path / "run" / "logs" / "000000000000"))
+    logged.Reload()
+    assert logged.Tags()["scalars"].count("train/loss") == 1
+    assert [event.step for event in logged.Scalars("train/loss")][-1] <= 160
+    checkpoint = max((tmp_path / "run" / "checkpoints").iterdir())
+    assert {path.name for path in checkpoint.iterdir()} == {"model.zip", "state.json"}
+    further = ["--resume", "--no-checkpoint-replay", "--steps", "200", "--no-progress"]
+    done = run("train", "CartPole-v1", "--out", tmp_path / "run", *further)
+    assert done.exit_code == 0, done.output
+    assert zoo.load(tmp_path / "run" / "model").num_timesteps >= 200
 
 
 def test_evaluation_of_a_directory(trained: Path, tmp_path: Path) -> None:

@@ -79,6 +79,15 @@ def test_a_schedule_follows_the_progress() -> None:
     assert set(env.taken[200:]) == {2}
 
 
+def test_the_temperature_follows_the_progress() -> None:
+    """From noise that is all that counts to none, half-way."""
+    env, model = learned(exploration_rate=0.0, temperature=LinearSchedule(100.0, 0.0, 0.5))
+    model.num_timesteps = 0
+    model.learn(400)
+    assert min(Counter(env.taken[model.learning_starts : 200])[a] for a in range(ACTIONS)) > 10
+    assert set(env.taken[200:]) == {2}
+
+
 def test_temperature_draws_among_actions() -> None:
     """Gumbel's noise times 100 is all that counts; none of it is left at 0."""
     env, model = learned(exploration_rate=0.0, temperature=100.0)

@@ -29,8 +29,10 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnRewardThreshold,
 )
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import (
@@ -186,6 +188,19 @@ def test_evaluation_in_between_changes_nothing(deterministic: bool) -> None:
     watched = make().learn(60, callback=evaluation)
     assert evaluation.n_calls == 60
     assert_same(watched, make().learn(60))
+
+
+def test_an_evaluation_sees_the_statistics_of_the_run() -> None:
+    """EvalCallback hands those of the training's VecNormalize over to the evaluation's."""
+    env = VecNormalize(vectorised(Counting(), Counting()), norm_reward=False)
+    judge = VecNormalize(vectorised(Monitor(Counting())), training=False, norm_reward=False)
+    evaluation = EvalCallback(judge, n_eval_episodes=1, eval_freq=24, verbose=0)
+    make(env).learn(48, callback=evaluation)
+    assert isinstance(env.obs_rms, RunningMeanStd)
+    assert isinstance(judge.obs_rms, RunningMeanStd)
+    assert judge.obs_rms.count == env.obs_rms.count > 48
+    assert np.array_equal(judge.obs_rms.mean, env.obs_rms.mean)
+    assert evaluation.last_mean_reward == evaluate_policy(evaluation.model, judge, 1)[0]
 
 
 def test_checkpoints_hold_model_replay_and_normalisation(tmp_path: pathlib.Path) -> None:

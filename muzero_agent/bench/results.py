@@ -23,7 +23,8 @@ NEVER = float("inf")
 
 def write_csv(results: Sequence[Result], out: Path) -> None:
     """A row for each evaluation, and a row for each run as it ended."""
-    write_whole(out / EVALUATIONS, _csv(_row(r, e) for r in results for e in r.evaluations))
+    looks = (_row(r, e) | _origin(r) for r in results for e in r.evaluations)
+    write_whole(out / EVALUATIONS, _csv(looks))
     write_whole(out / FINAL, _csv(map(_final_row, results)))
 
 
@@ -52,14 +53,21 @@ def _row(result: Result, evaluation: Evaluation) -> dict[str, Any]:
 def _final_row(result: Result) -> dict[str, Any]:
     goal = threshold(result.run.env)
     steps, seconds = time_to(result, goal)
-    return _row(result, result.final) | {
-        "std_return": float(np.std(result.final.returns)),
-        "threshold": goal,  # None is written as nothing
-        "steps_to_threshold": None if steps == NEVER else steps,
-        "seconds_to_threshold": None if seconds == NEVER else seconds,
-        "threads": result.run.threads,
-        **result.machine,
-    }
+    return (
+        _row(result, result.final)
+        | {
+            "std_return": float(np.std(result.final.returns)),
+            "threshold": goal,  # None is written as nothing
+            "steps_to_threshold": None if steps == NEVER else steps,
+            "seconds_to_threshold": None if seconds == NEVER else seconds,
+        }
+        | _origin(result)
+    )
+
+
+def _origin(result: Result) -> dict[str, Any]:
+    """What it was made with."""
+    return {"threads": result.run.threads, **result.machine}
 
 
 # -- statistics ------------------------------------------------------------------------------------
