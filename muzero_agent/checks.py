@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,10 +79,9 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={given[name]!r}: give a number above 0")
     if given["num_players"] not in DEFAULTS:
         raise ValueError(f"num_players={given['num_players']!r}: give 1 or 2")
-    for name, least in (("temperature_moves", 0), ("compared_steps", 1), ("random_shift", 0)):
+    for name, least in (("temperature_moves", 0), ("compared_steps", 1)):
         number = given[name]
-        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-        if not (number is None or (whole and number >= least)):
+        if not (number is None or (_is_whole(number) and number >= least)):
             raise ValueError(f"{name}={number!r}: give a whole number of at least {least}, or None")
     for name in ("torch_compile", "augment"):
         if not isinstance(given[name], bool):
@@ -180,19 +179,29 @@ def check_terminal_rewards(reward: NDArray[Any], dones: NDArray[Any]) -> None:
         )
 
 
-def check_shift(random_shift: int | None, shifts: bool, space: spaces.Space[Any]) -> None:
+def check_shift(
+    random_shift: int | Sequence[int] | None, shifts: bool, space: spaces.Space[Any]
+) -> None:
     """Refuse to move pictures where there are none, or out of sight.
 
     :param random_shift: see `MuZero`
     :param shifts: see `MuZeroNetwork.shifts`
     :param space: of what the network sees
     """
-    if random_shift and not shifts:
+    if random_shift is None:
+        return
+    pair = list(random_shift) if isinstance(random_shift, Sequence) else [random_shift] * 2
+    if len(pair) != 2 or not all(_is_whole(most) and most >= 0 for most in pair):
+        raise ValueError(
+            f"random_shift={random_shift!r}: give a whole number of at least 0, or two of them, up "
+            "or down and to a side, or None"
+        )
+    if any(pair) and not shifts:
         raise ValueError(
             f"random_shift={random_shift}: this network reduces no pixels, as that of CnnPolicy "
             "does where they are more than 32 a side: give None"
         )
-    if random_shift and 2 * random_shift >= sorted(space.shape or ())[1]:
+    if any(pair) and 2 * max(pair) >= sorted(space.shape or ())[1]:
         raise ValueError(
             f"random_shift={random_shift}: of the pictures, {space.shape}, too little would be "
             "left in sight: give less than half a side"
@@ -280,6 +289,10 @@ def check_normalize(
             "handles scales",
             stacklevel=5,
         )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _number(value: object) -> float:

@@ -173,9 +173,11 @@ class MuZero(OffPolicyAlgorithm):
     :param augment: whether training sees boards turned and mirrored at random, where the
         environment declares `symmetries` (see `types.Symmetries`)
     :param random_shift: pixels by which training moves pictures at most, up or down and to a side,
-        each window by another random offset, as a whole (DrQ, arXiv 2004.13649, section 3.1;
-        EfficientZero, appendix A.1): of games with few scenes the network learns less by heart.
-        For pixels that "CnnPolicy" reduces. None: not at all
+        or two numbers, one for each; each window by another random offset, as a whole (DrQ, arXiv
+        2004.13649, section 3.1; EfficientZero, appendix A.1): of games with few scenes the network
+        learns less by heart. In a direction in which it counts where on the screen something is,
+        as where Pong's ball leaves it, that is no longer learned (docs/learning.md): give 0. For
+        pixels that "CnnPolicy" reduces. None: not at all
     :param torch_compile: compile the losses with `torch.compile`, which on a CPU needs a C++
         compiler, and a minute or more in each process. Measured on a CPU: 0.63 of the time for the
         forward and backward passes of "MlpPolicy" (it pays from about 30,000 updates on), 0.91 for
@@ -234,7 +236,7 @@ class MuZero(OffPolicyAlgorithm):
         dirichlet_fraction: float = 0.25,
         dirichlet_alpha: float = 0.3,
         augment: bool = True,
-        random_shift: int | None = None,
+        random_shift: int | Sequence[int] | None = None,
         torch_compile: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -32,7 +32,7 @@ class Objective:
     reconstruction_coef: float
     latent_coef: float
     compared_steps: int | None
-    random_shift: int | None
+    random_shift: int | Sequence[int] | None
     compiled: bool
 
     def loss(self, policy: MuZeroPolicy, batch: Batch, rng: np.random.Generator) -> Losses:
@@ -71,11 +71,17 @@ class Objective:
 
 
 def shifted(
-    network: MuZeroNetwork, seen: Any, next_seen: Any, most: int, rng: np.random.Generator
+    network: MuZeroNetwork,
+    seen: Any,
+    next_seen: Any,
+    most: int | Sequence[int],
+    rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Pictures [B, C, H, W], as they are seen, and those that follow [M * B, D, H, W] step by step:
-    a window's are moved alike, by at most so many pixels up or down and to a side."""
-    drawn = rng.integers(-most, most + 1, size=(len(seen), 2))
+    a window's are moved alike, by at most so many pixels up or down and to a side, or by as many up
+    or down as the first number says and by as many to a side as the second."""
+    bounds = np.broadcast_to(most, 2)
+    drawn = rng.integers(-bounds, bounds + 1, size=(len(seen), 2))
     offsets = torch.as_tensor(drawn, device=seen.device)
     first = network.shifted(seen, offsets)
     if next_seen is None:
