@@ -68,11 +68,11 @@ class Play(NamedTuple):
     ends: NDArray[np.bool_]  # [T, N], of episodes
 
 
-def play_by(player: MuZero | None, decisions: int, seed: int) -> Play:
+def play_by(player: MuZero | None, decisions: int, seed: int, env_id: str = ENV) -> Play:
     """Play that is not learned from: of the network's policy, without search, or at random, where
     actions are kept up for 4 decisions on average."""
-    params = load_hyperparams(ENV)
-    env = VecTransposeImage(params.make_env(ENV, seed=seed))
+    params = load_hyperparams(env_id)
+    env = VecTransposeImage(params.make_env(env_id, seed=seed))
     rng = np.random.default_rng(seed)
     obs: Any = env.reset()
     actions = np.zeros(env.num_envs, np.int64)

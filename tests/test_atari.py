@@ -327,11 +327,25 @@ def test_pictures_are_moved_a_window_as_a_whole(tmp_path: Path) -> None:
     assert torch.equal(obs, next_obs[:400])
     assert torch.equal(obs, next_obs[400:])
     assert len(obs.unique(dim=0)) == 25
+    up_or_down, _ = shifted(model.policy.network, picture.repeat(200, 1, 1, 1), None, [2, 0], rng)
+    assert torch.equal(up_or_down[..., 2:-2, :].unique(dim=0), moved_up_or_down(picture, 2))
     with pytest.raises(ValueError, match=r"random_shift=42: .* less than half a side"):
         MuZero("CnnPolicy", env, **TINY, random_shift=42)
+    model.random_shift = [2, 0]  # a tuple comes back as a list
+    model.learn(20, reset_num_timesteps=False)
     model.save(tmp_path / "model")
-    assert MuZero.load(tmp_path / "model").random_shift == 2
+    assert MuZero.load(tmp_path / "model").random_shift == [2, 0]
+    zoo.save(model, tmp_path / "directory")
+    assert zoo.load(tmp_path / "directory").random_shift == (2, 0)
     assert MuZero.load(tmp_path / "model", random_shift=None).random_shift is None
+
+
+def moved_up_or_down(picture: torch.Tensor, most: int) -> torch.Tensor:
+    """All that may be seen of it but for the edges, in the order of `unique`."""
+    rows = picture.shape[2]
+    moved = [picture[:, :, most + n : rows - most + n] for n in range(-most, most + 1)]
+    distinct: torch.Tensor = torch.cat(moved).unique(dim=0)
+    return distinct
 
 
 def test_what_is_not_told_need_not_be_moved() -> None:

@@ -441,6 +441,10 @@ def test_no_environment() -> None:
         ("consistency_coef", np.nan),
         ("compared_steps", 0),
         ("random_shift", -1),
+        ("random_shift", "4"),
+        ("random_shift", (4, -1)),
+        ("random_shift", (4, 0, 4)),
+        ("random_shift", (0, 2)),
         ("random_shift", 2),  # there are no pictures
         ("target_decay", 1.5),
         ("priority_exponent", -0.5),

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
 from typer.testing import CliRunner, Result
 
 from muzero_agent import MuZero, zoo
@@ -63,7 +65,7 @@ def test_logs_for_tensorboard_and_checkpoints_without_the_replay(tmp_path: Path)
     options = ["--tensorboard", "--no-checkpoint-replay", "--steps", "160", *SMALL]
     done = run("train", "CartPole-v1", "--out", tmp_path / "run", *options)
     assert done.exit_code == 0, done.output
-    logged = event_accumulator.EventAccumulator(str(tmp_path / "run" / "logs" / "000000000000"))
+    logged = EventAccumulator(str(tmp_path / "run" / "logs" / "000000000000"))
     logged.Reload()
     assert logged.Tags()["scalars"].count("train/loss") == 1
     assert [event.step for event in logged.Scalars("train/loss")][-1] <= 160

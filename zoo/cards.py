@@ -190,7 +190,8 @@ Integer = Annotated[int, Field(ge=-1, le=10**9)]
 Scalar = bool | Integer | float | str | None
 Width = Annotated[int, Field(ge=1, le=10**6)]
 Widths = Annotated[list[Width], Field(max_length=100)]
-Setting = Scalar | Widths | tuple[int, str]
+Pixels = Annotated[int, Field(ge=0, le=10**6)]
+Setting = Scalar | Widths | tuple[Pixels, Pixels] | tuple[int, str]
 
 
 class Config(_Strict):

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -373,6 +373,8 @@ def _arguments(model: MuZero) -> dict[str, Any]:
         value = getattr(model, name)
         if name == "train_freq":
             value = (value.frequency, value.unit.value) if not isinstance(value, int) else value
+        if name == "random_shift" and isinstance(value, Sequence):
+            value = tuple(value)
         if callable(value):  # a schedule
             continue
         arguments[name] = _plain(value)
