@@ -10,7 +10,7 @@ milliseconds of CPU time, so that nothing has to be wrapped and nothing is slowe
 CPU time, with one thread, so other programs on the machine do not disturb the shares.
 
 For Atari, whose networks are large enough, it also tells what a second thread and bfloat16 are
-worth, by the clock and so on a quiet machine: the seconds of forward and backward passes, by turns.
+worth, by the clock and so on a quiet machine: the time of forward and backward passes, by turns.
 """
 
 from __future__ import annotations
