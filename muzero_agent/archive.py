@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pathlib
 import zipfile
 import zlib
@@ -124,3 +125,14 @@ def read_replay(
 
 def _advice(path: object, fault: str) -> str:
     return f"{describe(path)} {fault}. `MuZero.load` reads what `save` of a MuZero model wrote"
+
+
+def sync(path: pathlib.Path) -> None:
+    """Have a file, or the names in a directory, written to the disk itself."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no directories
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -32,7 +31,7 @@ from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-from muzero_agent.archive import read_settings
+from muzero_agent.archive import read_settings, sync
 from muzero_agent.muzero import MuZero
 
 MODEL, STATE, REPLAY = "model.zip", "state.json", "replay.pkl"
@@ -235,14 +234,3 @@ def _put_back(directory: Path) -> None:
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             replaced.rename(path)
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a directory, written to the disk itself."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no directories
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecNormalize
 
 from muzero_agent.actions import MOST_ACTIONS, mask_sizes, num_actions
+from muzero_agent.batch import Batch
+from muzero_agent.categorical import Support, squashed
 from muzero_agent.planner import SEARCHES
 from muzero_agent.turns import DEFAULTS
 from muzero_agent.types import HOTTEST, MASK_KEY, Observation
@@ -83,7 +86,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         number = given[name]
         if not (number is None or (_is_whole(number) and number >= least)):
             raise ValueError(f"{name}={number!r}: give a whole number of at least {least}, or None")
-    for name in ("torch_compile", "augment"):
+    for name in ("torch_compile", "augment", "overlap"):
         if not isinstance(given[name], bool):
             raise ValueError(f"{name}={given[name]!r}: give True or False")
     for name in OF_THE_SEARCH.keys() & (given["policy_kwargs"] or {}).keys():
@@ -289,6 +292,21 @@ def check_normalize(
             "handles scales",
             stacklevel=5,
         )
+
+
+def warn_of_clipping(batch: Batch, support: Support) -> bool:
+    """Whether targets lie beyond what the support reaches, which are learned as its bound."""
+    largest = max(float(part.abs().max()) for part in (batch.values, batch.rewards) if part.numel())
+    if largest <= 1.001 * support.reach:
+        return False
+    bound = math.ceil(squashed(2 * largest))
+    warnings.warn(
+        f"values or rewards as large as {largest:.6g} are learned as {support.reach:.6g}: give "
+        f"policy_kwargs=dict(support_bound={bound}), the largest |h(x)| that can be told "
+        "(see `categorical.Support`), or scale the rewards",
+        stacklevel=4,
+    )
+    return True
 
 
 def _is_whole(value: object) -> bool:

@@ -6,14 +6,12 @@ import inspect
 import io
 import math
 import pathlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import maybe_make_env
@@ -39,7 +37,6 @@ from muzero_agent.adapters.envs.pettingzoo import as_turn_based
 from muzero_agent.architectures import telling_pixels
 from muzero_agent.archive import check_means, describe, read_replay, replacements
 from muzero_agent.batch import Batch
-from muzero_agent.categorical import squashed
 from muzero_agent.checks import (
     check_arguments,
     check_finite,
@@ -49,16 +46,24 @@ from muzero_agent.checks import (
     check_shift,
     check_spaces,
     check_terminal_rewards,
+    warn_of_clipping,
 )
 from muzero_agent.exploration import Exploration
+from muzero_agent.learner import Learner, Task
 from muzero_agent.losses import Losses
-from muzero_agent.masks import has_mask, masks_of, network_space, tells_masks
+from muzero_agent.masks import masks_of, network_space, tells_masks
 from muzero_agent.objective import Objective
 from muzero_agent.observations import add_batch_dimension, concatenate, row_of
 from muzero_agent.offline import learn_offline
 from muzero_agent.offline_common import OfflineSettings
 from muzero_agent.planner import Plan
-from muzero_agent.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, MuZeroPolicy
+from muzero_agent.policies import (
+    CnnPolicy,
+    MlpPolicy,
+    MultiInputPolicy,
+    MuZeroPolicy,
+    unmasked_alias,
+)
 from muzero_agent.reanalyse import Sweep
 from muzero_agent.replay import TrajectoryReplayBuffer
 from muzero_agent.rules_planner import RulesPlanner
@@ -79,22 +84,14 @@ SelfMuZero = TypeVar("SelfMuZero", bound="MuZero")
 DEFAULT_LEARNING_RATE = LinearSchedule(start=1e-3, end=1e-4, end_fraction=1.0)
 
 
-class _Decision:
+class _Decision(NamedTuple):
     """What was decided in the current states, kept until their transitions are stored."""
 
-    def __init__(
-        self,
-        policy: NDArray[np.float32],  # [n_envs, A]
-        value: NDArray[np.float32],  # [n_envs]; NaN where not searched
-        regret: NDArray[np.float32],  # [n_envs], of the action taken
-        legal: NDArray[np.bool_] | None,  # [n_envs, A]
-        searched: bool,
-    ) -> None:
-        self.policy = policy
-        self.value = value
-        self.regret = regret
-        self.legal = legal
-        self.searched = searched
+    policy: NDArray[np.float32]  # [n_envs, A]
+    value: NDArray[np.float32]  # [n_envs]; NaN where not searched
+    regret: NDArray[np.float32]  # [n_envs], of the action taken
+    legal: NDArray[np.bool_] | None  # [n_envs, A]
+    searched: bool
 
 
 class MuZero(OffPolicyAlgorithm):
@@ -182,6 +179,10 @@ class MuZero(OffPolicyAlgorithm):
         compiler, and a minute or more in each process. Measured on a CPU: 0.63 of the time for the
         forward and backward passes of "MlpPolicy" (it pays from about 30,000 updates on), 0.91 for
         those of "CnnPolicy" on Atari's frames
+    :param overlap: whether updates are made in a process of their own (see `learner`), while the
+        next `train_freq` steps are played, which then are searched by the weights from before these
+        updates. Runs of one seed stay identical. Pays for small networks on two idle cores
+        (docs/speed.md)
     :param stats_window_size: episodes over which rollout statistics are averaged
     :param tensorboard_log: directory of TensorBoard logs
     :param policy_kwargs: see `MuZeroPolicy`. If not given, `support_mean` is "scalars", and values
@@ -238,6 +239,7 @@ class MuZero(OffPolicyAlgorithm):
         augment: bool = True,
         random_shift: int | Sequence[int] | None = None,
         torch_compile: bool = False,
+        overlap: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -254,7 +256,7 @@ class MuZero(OffPolicyAlgorithm):
         self.num_players = players_of(env) if num_players is None else num_players
         resolve = partial(resolved, self.num_players)
         super().__init__(
-            self._resolve_policy(policy, env),
+            unmasked_alias(policy, self.policy_aliases, getattr(env, "observation_space", None)),
             env,  # type: ignore[arg-type]
             learning_rate,
             buffer_size,
@@ -299,8 +301,10 @@ class MuZero(OffPolicyAlgorithm):
         self.augment = augment
         self.random_shift = random_shift
         self.torch_compile = torch_compile
+        self.overlap = overlap
         self._env_has_masks = False
         self._warned_of_clipping = False
+        self._learner: Learner | None = None
         if _init_setup_model:
             self._setup_model()
 
@@ -316,25 +320,6 @@ class MuZero(OffPolicyAlgorithm):
         )
         warn_of_compounded_skips(wrapped)
         return wrapped
-
-    @classmethod
-    def _resolve_policy(
-        cls, policy: str | type[MuZeroPolicy], env: GymEnv | str | None
-    ) -> str | type[MuZeroPolicy]:
-        """The class behind an alias where SB3 would refuse the alias: "MlpPolicy" and "CnnPolicy"
-        take a Dict that is an observation and its mask. Policies of other algorithms are refused.
-        """
-        own = isinstance(policy, type) and issubclass(policy, MuZeroPolicy)
-        if not isinstance(policy, str) and not own:
-            raise ValueError(
-                f"policy={policy!r} is none of MuZero's: give one of {list(cls.policy_aliases)}, "
-                "or a subclass of muzero_agent.policies.MuZeroPolicy"
-            )
-        space = getattr(env, "observation_space", None)
-        masked = has_mask(space) and not isinstance(network_space(space), spaces.Dict)  # type: ignore[arg-type]
-        if isinstance(policy, str) and masked and policy in cls.policy_aliases:
-            return cls.policy_aliases[policy]  # type: ignore[return-value]
-        return policy
 
     def _setup_model(self) -> None:
         check_arguments(vars(self))
@@ -411,9 +396,24 @@ class MuZero(OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> SelfMuZero:
         """Learn for `total_timesteps` environment steps; see SB3's `OffPolicyAlgorithm.learn`."""
-        return super().learn(
-            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+        learn = partial(
+            super().learn,
+            total_timesteps,
+            callback,
+            log_interval,
+            tb_log_name,
+            reset_num_timesteps,
+            progress_bar,
         )
+        if not self.overlap:
+            return learn()
+        try:
+            with Learner(self.policy) as self._learner:
+                learn()
+                self._take_over()
+        finally:
+            self._learner = None
+        return self
 
     def learn_offline(
         self: SelfMuZero,
@@ -697,7 +697,7 @@ class MuZero(OffPolicyAlgorithm):
                 legal=None if legal is None else legal[0],
             )
         self._begin_episodes(dones.astype(np.bool_))
-        self.policy.network.observe(self._tensors(self._last_obs))
+        self.policy.network.observe(self.policy.network_input(self._last_obs))
         self._last_obs = new_obs
         if normalize is not None:
             self._last_original_obs = normalize.get_original_obs()
@@ -716,6 +716,10 @@ class MuZero(OffPolicyAlgorithm):
         policy = self.policy
         policy.set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
+        if self._learner is not None:
+            self._take_over()
+            self._hand_over(self._learner, gradient_steps, batch_size)
+            return
         updates = self._updates()
         history: list[torch.Tensor] = []
         for _ in range(gradient_steps):
@@ -728,6 +732,36 @@ class MuZero(OffPolicyAlgorithm):
         updates.finish()
         self._n_updates += gradient_steps
         self._record_losses(history)
+
+    def _hand_over(self, learner: Learner, gradient_steps: int, batch_size: int) -> None:
+        """Begin updates in the other process."""
+        batches = [
+            self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            for _ in range(gradient_steps)
+        ]
+        for batch in batches:
+            self._warn_of_clipping(batch)
+        task = Task(
+            batches,
+            self._objective(),
+            learning_rate=self.policy.optimizer.param_groups[0]["lr"],
+            max_grad_norm=self.max_grad_norm,
+            target_decay=self.target_decay,
+            num=self._n_updates,
+            seed=int(self._rng.integers(2**63)),
+        )
+        learner.submit(task)
+
+    def _take_over(self) -> None:
+        """What the other process has learned since batches were handed over to it, if any were."""
+        assert self._learner is not None
+        learned = self._learner.take_over()
+        if learned is None:
+            return
+        for batch, values in zip(learned.batches, learned.root_values, strict=True):
+            self._learn_errors(self.replay_buffer, batch, values)
+        self._n_updates += len(learned.batches)
+        self._record_losses(learned.losses)
 
     def _learn_errors(
         self, replay: TrajectoryReplayBuffer, batch: Batch, values: torch.Tensor
@@ -756,7 +790,10 @@ class MuZero(OffPolicyAlgorithm):
             self.logger.record(key, mean)
 
     def _loss(self, batch: Batch, latent_coef: float = 0.0) -> Losses:
-        objective = Objective(
+        return self._objective(latent_coef).loss(self.policy, batch, self._rng)
+
+    def _objective(self, latent_coef: float = 0.0) -> Objective:
+        return Objective(
             value_coef=self.value_coef,
             consistency_coef=self.consistency_coef,
             reconstruction_coef=self.reconstruction_coef or 0.0,
@@ -765,23 +802,10 @@ class MuZero(OffPolicyAlgorithm):
             random_shift=self.random_shift,
             compiled=self.torch_compile,
         )
-        return objective.loss(self.policy, batch, self._rng)
 
     def _warn_of_clipping(self, batch: Batch) -> None:
-        """Once: what the support does not reach is learned as its bound."""
-        largest = max(
-            float(part.abs().max()) for part in (batch.values, batch.rewards) if part.numel()
-        )
-        reach = self.policy.network.support.reach
-        if largest > 1.001 * reach and not self._warned_of_clipping:
-            self._warned_of_clipping = True
-            bound = math.ceil(squashed(2 * largest))
-            warnings.warn(
-                f"values or rewards as large as {largest:.6g} are learned as {reach:.6g}: give "
-                f"policy_kwargs=dict(support_bound={bound}), the largest |h(x)| that can be told "
-                "(see `categorical.Support`), or scale the rewards",
-                stacklevel=2,
-            )
+        if not self._warned_of_clipping:
+            self._warned_of_clipping = warn_of_clipping(batch, self.policy.network.support)
 
     # -- playing ---------------------------------------------------------------------------------
 
@@ -928,6 +952,7 @@ class MuZero(OffPolicyAlgorithm):
             "_decision",
             "_turns",
             "_warned_of_clipping",
+            "_learner",
         ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -943,14 +968,6 @@ class MuZero(OffPolicyAlgorithm):
     def _num_actions(self) -> int:
         return num_actions(self.action_space)
 
-    def _tensors(self, obs: Observation) -> Any:
-        """Preprocessed tensors of observations [B, ...]."""
-        if isinstance(obs, dict):
-            return self.policy.preprocess(
-                {key: torch.as_tensor(part, device=self.device) for key, part in obs.items()}
-            )
-        return self.policy.preprocess(torch.as_tensor(obs, device=self.device))
-
     def _normalized(self, obs: Observation) -> Observation:
         """As VecNormalize shows observations to the agent, if there is one."""
         if self._vec_normalize_env is None:
@@ -961,7 +978,7 @@ class MuZero(OffPolicyAlgorithm):
     def _value(self, obs: Observation) -> float:
         """The network's value of one observation."""
         inference = self.policy.target_network.initial_inference(
-            self._tensors(add_batch_dimension(obs))
+            self.policy.network_input(add_batch_dimension(obs))
         )
         return float(inference.scalars[0])
 

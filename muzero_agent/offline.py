@@ -181,7 +181,7 @@ class _Recorded:
         # From their values the returns of truncated episodes go on, which nobody recorded.
         self.ends = self.replay.truncated_ends() if "result" in values else np.zeros(0, np.int64)
         for seen in observations_of(self.replay):
-            model.policy.network.observe(model._tensors(model._normalized(seen)))
+            model.policy.network.observe(model.policy.network_input(model._normalized(seen)))
         model._updates().finish()
 
     def sample(self, batch_size: int) -> Batch:

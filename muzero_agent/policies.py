@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -72,6 +72,8 @@ class MuZeroPolicy(BasePolicy):
     :param max_num_considered_actions: actions that Gumbel's root considers
     :param dirichlet_fraction: share of noise in PUCT's root prior
     :param dirichlet_alpha: of that noise
+    :param env_has_masks: whether masks came from a method of the environment where the model
+        learned; see `warn_of_missing_masks`
     """
 
     default_extractor: type[BaseFeaturesExtractor] | None = FlattenExtractor
@@ -101,6 +103,7 @@ class MuZeroPolicy(BasePolicy):
         max_num_considered_actions: int = 16,
         dirichlet_fraction: float = 0.25,
         dirichlet_alpha: float = 0.3,
+        env_has_masks: bool = False,
     ) -> None:
         super().__init__(
             observation_space,
@@ -134,7 +137,7 @@ class MuZeroPolicy(BasePolicy):
         self.register_buffer("value_error", torch.zeros(()))
         self.dirichlet_fraction = dirichlet_fraction
         self.dirichlet_alpha = dirichlet_alpha
-        self.env_has_masks = False  # where the model learned; see `warn_of_missing_masks`
+        self.env_has_masks = env_has_masks
         self.rng = np.random.default_rng()
         self.channels_come_last = False
 
@@ -203,6 +206,7 @@ class MuZeroPolicy(BasePolicy):
             "max_num_considered_actions": self.max_num_considered_actions,
             "dirichlet_fraction": self.dirichlet_fraction,
             "dirichlet_alpha": self.dirichlet_alpha,
+            "env_has_masks": self.env_has_masks,
             "lr_schedule": self._dummy_schedule,
         }
 
@@ -441,6 +445,25 @@ class MultiInputPolicy(MuZeroPolicy):
     """Fully connected networks on the parts of a Dict observation."""
 
     default_extractor = CombinedExtractor
+
+
+def unmasked_alias(
+    policy: str | type[MuZeroPolicy],
+    aliases: Mapping[str, type[BasePolicy]],
+    space: spaces.Space[Any] | None,
+) -> str | type[MuZeroPolicy]:
+    """The class behind an alias where SB3 would refuse the alias: "MlpPolicy" and "CnnPolicy" take
+    a Dict that is an observation and its mask. Policies of other algorithms are refused."""
+    own = isinstance(policy, type) and issubclass(policy, MuZeroPolicy)
+    if not isinstance(policy, str) and not own:
+        raise ValueError(
+            f"policy={policy!r} is none of MuZero's: give one of {list(aliases)}, "
+            "or a subclass of muzero_agent.policies.MuZeroPolicy"
+        )
+    masked = has_mask(space) and not isinstance(network_space(space), spaces.Dict)  # type: ignore[arg-type]
+    if isinstance(policy, str) and masked and policy in aliases:
+        return aliases[policy]  # type: ignore[return-value]
+    return policy
 
 
 class _First(nn.Module):

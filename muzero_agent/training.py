@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent import zoo
 from muzero_agent.adapters.envs.names import runs_foreign_code
+from muzero_agent.archive import sync
 from muzero_agent.callbacks import ResumedProgressBar
 from muzero_agent.categorical import check_same_mean
 from muzero_agent.checkpoints import (
@@ -26,7 +27,6 @@ from muzero_agent.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
-    sync,
 )
 from muzero_agent.growth import grown
 from muzero_agent.hyperparams import OWN_FILE, load_hyperparams, make_env

@@ -436,6 +436,7 @@ def test_no_environment() -> None:
         ("exploration_rate", "x"),
         ("exploration_length", 0),
         ("torch_compile", "no"),
+        ("overlap", 1),
         ("temperature", -1),
         ("value_coef", -1),
         ("consistency_coef", np.nan),

@@ -80,7 +80,7 @@ TABLE = [
     Row(4, ("reanalyse",), ("numpy", "torch")),
     Row(3, ("architectures",), SB3, only=("networks", "resnet")),
     Row(4, ("datasets",), (*SB3, "chess", "minari", "tqdm", "zstandard")),
-    Row(4, ("policies", "updates", "objective"), SB3),
+    Row(4, ("policies", "updates", "objective", "learner"), (*SB3, "cloudpickle")),
     Row(
         5,
         ("muzero", "offline", "offline_chess", "offline_common", "checks", "hyperparams"),

@@ -69,6 +69,7 @@ OTHER: dict[str, Any] = {
     "dirichlet_fraction": 0.1,
     "dirichlet_alpha": 0.7,
     "torch_compile": True,
+    "overlap": True,
     "stats_window_size": 12,
     "policy_kwargs": {
         "net_arch": {"representation": [8], "latent_size": 24},

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
+from muzero_agent.archive import sync
 from muzero_agent.checks import check_arguments, check_spaces
 from muzero_agent.hyperparams import CLASSES
 from muzero_agent.muzero import MuZero
@@ -58,12 +58,12 @@ VALUE_ERROR = "value_error"  # beside the network's tensors, of which none has a
 
 # What training alone needs, or what belongs to one machine.
 _LEFT_OUT = {"self", "policy", "env", "policy_kwargs", "device", "tensorboard_log", "verbose"}
-_LEFT_OUT |= {"torch_compile"}  # what a machine can is its own affair
+_LEFT_OUT |= {"torch_compile", "overlap"}  # what a machine can is its own affair
 _LEFT_OUT |= {"_init_setup_model", "stats_window_size", "seed"}
 _LEFT_OUT_OF_POLICY = {"optimizer_class", "optimizer_kwargs"}
 _LEFT_OUT_OF_POLICY |= {  # what the model's own settings take the place of
     "num_simulations", "search", "discount", "terminal_rewards", "max_num_considered_actions",
-    "dirichlet_fraction", "dirichlet_alpha",
+    "dirichlet_fraction", "dirichlet_alpha", "env_has_masks",
 }  # fmt: skip
 MOST_SIMULATIONS = 100_000
 """That a model may ask for."""
@@ -149,10 +149,9 @@ def write(
     fresh.mkdir()
     try:
         for name, content in files.items():
-            with (fresh / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            (fresh / name).write_bytes(content)
+            sync(fresh / name)
+        sync(fresh)
         check(fresh)
         if directory.exists():
             directory.rename(old)
@@ -162,6 +161,7 @@ def write(
             if old.exists():
                 old.rename(directory)
             raise
+        sync(directory.parent)
     finally:
         if directory.exists() or not old.exists():  # else the old model lies there and nowhere else
             shutil.rmtree(beside, ignore_errors=True)
