@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from typer.testing import CliRunner
 from typer.testing import Result as Done
 
-from muzero_agent.bench import agents, worker
+from muzero_agent.bench import agents, runner, worker
 from muzero_agent.bench.plan import SUITES, Run, make_plan
 from muzero_agent.bench.plots import COLOURS, draw
 from muzero_agent.bench.results import interval, report, table, time_to
@@ -412,6 +413,22 @@ def test_algorithms_and_machines_stand_apart() -> None:
     assert "| MuZero | 1 | 1 of 1 | 10 | 1.0 | 500.0 | 10 | 1.0 | 0.5 |" in text
     assert text.count("Abacus, 2 cores, Wood, 1 torch thread; python 3; commit abc") == 1
     assert "`muzero-agent bench`" in text
+
+
+@pytest.mark.parametrize(("threads", "jobs"), [(1, 6), (4, 1), (8, 1)])
+def test_as_many_runs_at_a_time_as_there_are_cores(
+    threads: int, jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def tell(runs: Sequence[Run], out: Path, *, jobs: int, **others: object) -> list[Run]:
+        told.append(jobs)
+        return []
+
+    monkeypatch.setattr(runner, "bench", tell)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert bench("--threads", str(threads), "--out", tmp_path).exit_code == 0
+    assert told == [jobs]
 
 
 # -- bad input -------------------------------------------------------------------------------------
