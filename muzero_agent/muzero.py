@@ -162,7 +162,7 @@ class MuZero(OffPolicyAlgorithm):
         None: all
     :param target_decay: decay per update of the moving average of the network that searches
     :param priority_exponent: 0 samples uniformly; above, in proportion to the value's error to
-        this power
+        this power, with importance weights that make up for it in part (to the power of 0.4)
     :param max_grad_norm: clips the gradient's norm
     :param max_num_considered_actions: actions that Gumbel's root considers
     :param dirichlet_fraction: share of noise in PUCT's root prior

@@ -56,7 +56,8 @@ class TrajectoryReplayBuffer(ReplayBuffer):
     :param priority_exponent: 0 samples uniformly; alpha > 0 samples rows by priority ** alpha
         (MuZero, appendix G), where priority = |predicted value - value target| when it was last
         drawn
-    :param priority_beta: exponent of the importance weights
+    :param priority_beta: exponent, above 0, of the importance weights. At 1, MuZero's, they undo
+        what priorities do: what is drawn often counts the less (docs/learning.md)
 
     `symmetries`, if set, are those under which each window that is drawn is seen, one by lot.
     """
@@ -79,7 +80,7 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         gamma: float = 0.997,
         regret_tolerance: float = math.inf,
         priority_exponent: float = 0.0,
-        priority_beta: float = 1.0,
+        priority_beta: float = 0.4,
         seed: int | None = None,
     ) -> None:
         # Skips ReplayBuffer.__init__, which allocates arrays of single transitions.
@@ -439,11 +440,12 @@ class TrajectoryReplayBuffer(ReplayBuffer):
         """Learn how wrong values are: the typical error, and priorities where they count.
 
         :param error: float32 [B], |value - target| of rows that were sampled
-        :param weights: float32 [B], of each in the typical error, which is to be that of all rows:
-            the importance weights of how they were drawn, and 0 where there is no target. Such rows
-            keep their priorities. None: all count alike
+        :param weights: float32 [B], the importance weights of how they were drawn, and 0 where
+            there is no target. Such rows keep their priorities. None: all count alike
         """
         weights = np.ones_like(error) if weights is None else weights
+        if self.priority_exponent > 0:  # the typical error is to be that of all rows
+            weights = weights ** (1.0 / self.priority_beta)
         known = weights > 0
         if not known.any():
             return
