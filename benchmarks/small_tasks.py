@@ -324,7 +324,8 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def table(name: str, runs: Iterable[dict[str, Any]]) -> str:
     """A row for each variant."""
-    task, lines = TASKS[name], []
+    task = TASKS[name]
+    lines: list[str] = []
     for variant in task.variants:
         found = [one["measured"] for one in runs if one["variant"] == variant]
         cells = []

@@ -181,7 +181,8 @@ class MuZero(OffPolicyAlgorithm):
         those of "CnnPolicy" on Atari's frames
     :param overlap: whether updates are made in a process of their own (see `learner`), while the
         next `train_freq` steps are played, which then are searched by the weights from before these
-        updates. Runs of one seed stay identical. Pays for small networks on two idle cores
+        updates. Runs of one seed stay identical; what is saved in the middle of `learn` is without
+        the updates under way. Pays for small networks on two idle cores
         (docs/speed.md)
     :param stats_window_size: episodes over which rollout statistics are averaged
     :param tensorboard_log: directory of TensorBoard logs

@@ -94,9 +94,9 @@ def test_a_run_that_is_killed_often_goes_on(tmp_path: Path) -> None:
     kill_and_check(tmp_path / "run", kills=40, seed=1)
 
 
-@pytest.mark.parametrize("replay", [True, False])
-def test_two_resumes_are_identical(tmp_path: Path, replay: bool) -> None:
-    path = save_checkpoint(make().learn(80), tmp_path, replay=replay)
+@pytest.mark.parametrize(("replay", "overlap"), [(True, False), (False, False), (True, True)])
+def test_two_resumes_are_identical(tmp_path: Path, replay: bool, overlap: bool) -> None:
+    path = save_checkpoint(make(overlap=overlap).learn(80), tmp_path, replay=replay)
 
     def resume(noise: int) -> MuZero:
         torch.manual_seed(noise)
