@@ -299,9 +299,9 @@ def test_predict_warns_where_masks_are_out_of_its_reach(tmp_path: Path) -> None:
     file = io.BytesIO()
     model.save(file)
     copied = zoo.export(zoo.save(model, tmp_path / "model"), tmp_path / "copy", dtype="float16")
-    model.policy.save(tmp_path / "policy")
+    model.policy.save(str(tmp_path / "policy"))
     with pytest.warns(UserWarning, match=r"predict\(action_masks=...\)"):
-        type(model.policy).load(tmp_path / "policy").predict(env.observe())
+        type(model.policy).load(str(tmp_path / "policy")).predict(env.observe())
     for player in (model, MuZero.load(file), zoo.load(copied)):
         for call in (player.policy.predict, player.predict, player.plan):
             with pytest.warns(UserWarning, match=r"predict\(action_masks=...\)") as told:
