@@ -1,4 +1,7 @@
-"""Updates in a process of their own, which learns while the one that started it plays on."""
+"""Updates in a process of their own, which learns while the one that started it plays on.
+
+What is pickled goes through the pipes between these two, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -163,7 +166,7 @@ class _Answer(NamedTuple):
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Takes tensors for the arrays that they are, which takes a tenth of the time."""
+    """Takes tensors for the arrays that they are: torch would write a file for each of them."""
 
     def reducer_override(self, obj: object) -> Any:
         if isinstance(obj, Tensor):
