@@ -55,7 +55,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if not (whole and value >= least):
             raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
-    for name in ("gamma", "td_lambda", "target_decay", "dirichlet_fraction"):
+    for name in ("gamma", "td_lambda", "target_decay", "dirichlet_fraction", "gradient_scale"):
         if not 0.0 <= _number(given[name]) <= 1.0:
             raise ValueError(f"{name}={given[name]!r}: give a number in [0, 1]")
     for name in ("value_coef", "consistency_coef", "reconstruction_coef", "priority_exponent"):

@@ -43,17 +43,19 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
     return torch.lerp(x.detach(), x, scale)
 
 
-def unroll(network: MuZeroNetwork, latent: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+def unroll(
+    network: MuZeroNetwork, latent: Tensor, actions: Tensor, gradient_scale: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """Apply g along the actions [B, K].
 
-    Only the latent that enters g has its gradient halved: a hook on the next latent would also
-    halve what that step's own prediction sends back.
+    Only the latent that enters g has its gradient scaled: a hook on the next latent would also
+    scale what that step's own prediction sends back.
 
     :return: latents [K + 1, B, *latent], reward logits [K, B, S]
     """
     latents, rewards = [latent], []
     for action in actions.unbind(1):
-        latent, reward_logits = network.dynamics(scale_gradient(latent, 0.5), action)
+        latent, reward_logits = network.dynamics(scale_gradient(latent, gradient_scale), action)
         latents.append(latent)
         rewards.append(reward_logits)
     no_rewards = latent.new_empty(0, len(latent), network.support.size)
@@ -71,6 +73,7 @@ def muzero_loss(
     reconstruction_coef: float = 0.0,
     latent_coef: float = 0.0,
     compared_steps: Tensor | None = None,
+    gradient_scale: float = 0.5,
 ) -> Losses:
     """MuZero's loss (appendix G), EfficientZero's consistency loss (section 4.1), a loss of
     reconstruction (Scholz et al. 2021, arXiv 2102.05599, section 4.1), and one of the latents
@@ -95,9 +98,10 @@ def muzero_loss(
     :param latent_coef: weight of the loss of latents; where it is above 0, B is at least 2
     :param compared_steps: int64 [M], those of the K next observations that `next_seen` [M * B, ...]
         holds, counted from 0; they stand for all K. None: it holds all
+    :param gradient_scale: factor on the gradient of each latent that enters g
     """
     batch, steps = targets.actions.shape
-    latents, reward_logits = unroll(network, network.encode(seen), targets.actions)
+    latents, reward_logits = unroll(network, network.encode(seen), targets.actions, gradient_scale)
     policy_logits, value_logits = network.prediction(latents.flatten(0, 1))
     # Under autocast networks compute in bfloat16, of whose 8 bits a loss would have nothing left.
     policy_logits, value_logits = policy_logits.float(), value_logits.float()

@@ -160,6 +160,9 @@ class MuZero(OffPolicyAlgorithm):
         for each batch and weighed so as to stand for all: each costs a pass of h over the batch
         (of the decoder, where pictures are only told), which for images is much of an update.
         None: all
+    :param gradient_scale: factor on the gradient of each latent that enters g (MuZero, appendix G).
+        At 0.5 what comes K steps later teaches the first latents 2**-K as much as what they tell
+        themselves; at 1 the model looks farther ahead (docs/learning.md)
     :param target_decay: decay per update of the moving average of the network that searches
     :param priority_exponent: 0 samples uniformly; above, in proportion to the value's error to
         this power, with importance weights that make up for it in part (to the power of 0.4)
@@ -231,6 +234,7 @@ class MuZero(OffPolicyAlgorithm):
         consistency_coef: float = 1.0,
         reconstruction_coef: float | None = None,
         compared_steps: int | None = None,
+        gradient_scale: float = 0.5,
         target_decay: float = 0.99,
         priority_exponent: float = 0.0,
         max_grad_norm: float = 5.0,
@@ -293,6 +297,7 @@ class MuZero(OffPolicyAlgorithm):
         self.consistency_coef = consistency_coef
         self.reconstruction_coef = reconstruction_coef  # see `_setup_model`
         self.compared_steps = compared_steps
+        self.gradient_scale = gradient_scale
         self.target_decay = target_decay
         self.priority_exponent = priority_exponent
         self.max_grad_norm = max_grad_norm
@@ -801,6 +806,7 @@ class MuZero(OffPolicyAlgorithm):
             latent_coef=latent_coef,
             compared_steps=self.compared_steps,
             random_shift=self.random_shift,
+            gradient_scale=self.gradient_scale,
             compiled=self.torch_compile,
         )
 

@@ -33,6 +33,7 @@ class Objective:
     latent_coef: float
     compared_steps: int | None
     random_shift: int | Sequence[int] | None
+    gradient_scale: float
     compiled: bool
 
     def loss(self, policy: MuZeroPolicy, batch: Batch, rng: np.random.Generator) -> Losses:
@@ -67,6 +68,7 @@ class Objective:
             reconstruction_coef=self.reconstruction_coef,
             latent_coef=self.latent_coef,
             compared_steps=steps,
+            gradient_scale=self.gradient_scale,
         )
 
 

@@ -357,7 +357,7 @@ def test_what_is_not_told_need_not_be_moved() -> None:
     part, whole = (
         Objective(
             value_coef=1.0, consistency_coef=coef, reconstruction_coef=1.0, latent_coef=0.0,
-            compared_steps=1, random_shift=3, compiled=False,
+            compared_steps=1, random_shift=3, gradient_scale=0.5, compiled=False,
         ).loss(model.policy, batch, np.random.default_rng(1))
         for coef in (0.0, 1.0)
     )  # fmt: skip

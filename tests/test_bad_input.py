@@ -448,6 +448,7 @@ def test_no_environment() -> None:
         ("random_shift", (0, 2)),
         ("random_shift", 2),  # there are no pictures
         ("target_decay", 1.5),
+        ("gradient_scale", -0.1),
         ("priority_exponent", -0.5),
         ("max_grad_norm", 0),
         ("max_num_considered_actions", 0),

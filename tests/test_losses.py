@@ -94,19 +94,22 @@ def test_scale_gradient_is_the_identity_with_a_smaller_gradient() -> None:
     assert x.grad.tolist() == [0.5, 0.5]
 
 
-def test_only_the_latent_that_enters_g_has_its_gradient_halved() -> None:
-    """d s_k / d s_0 is 2^-k, yet g's own step sends its gradient back whole: a hook on the latent
-    that leaves g would give c 1/2 at the first step."""
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_only_the_latent_that_enters_g_has_its_gradient_scaled(scale: float) -> None:
+    """d s_k / d s_0 is scale^k, yet g's own step sends its gradient back whole: a hook on the
+    latent that leaves g would give c 1/2 at the first step."""
     network = Additive()
-    latents, rewards = unroll(network, network.representation(torch.ones(1, 1)), torch.zeros(1, 3))
+    latents, rewards = unroll(
+        network, network.representation(torch.ones(1, 1)), torch.zeros(1, 3), scale
+    )
     for k in range(4):
         (gradient,) = torch.autograd.grad(latents[k].sum(), network.w, retain_graph=True)
-        assert gradient.item() == pytest.approx(0.5**k)
+        assert gradient.item() == pytest.approx(scale**k)
     for k in range(1, 4):
         (gradient,) = torch.autograd.grad(latents[k].sum(), network.c, retain_graph=True)
-        assert gradient.item() == pytest.approx(sum(0.5**i for i in range(k)))
+        assert gradient.item() == pytest.approx(sum(scale**i for i in range(k)))
         (gradient,) = torch.autograd.grad(rewards[k - 1].sum(), network.c, retain_graph=True)
-        assert gradient.item() == pytest.approx(sum(0.5**i for i in range(k)))
+        assert gradient.item() == pytest.approx(sum(scale**i for i in range(k)))
 
 
 def test_the_first_step_has_weight_one_and_unrolled_steps_one_kth() -> None:

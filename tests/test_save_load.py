@@ -63,6 +63,7 @@ OTHER: dict[str, Any] = {
     "value_coef": 0.7,
     "consistency_coef": 0.3,
     "target_decay": 0.8,
+    "gradient_scale": 0.7,
     "priority_exponent": 0.6,
     "max_grad_norm": 2.0,
     "max_num_considered_actions": 2,

@@ -31,7 +31,8 @@ NORMALIZE = {"norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "eps
 COMMANDS_OWN = {"seed", "device"}  # the benchmark sets them
 WITHOUT_EFFECT = {"stats_window_size", "tensorboard_log", "verbose", "_init_setup_model"}
 WITHOUT_EFFECT |= {"env_has_masks"}  # the model tells it
-WITHOUT_EFFECT |= {"overlap"}  # by default: results from before it was there stay what they are
+# By default: results from before they were there stay what they are.
+WITHOUT_EFFECT |= {"overlap", "gradient_scale"}
 EVALUATION_ENVS = 20
 
 
