@@ -64,7 +64,9 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         if not 0.0 <= _number(given[name]) < np.inf:
             raise ValueError(f"{name}={given[name]!r}: give a number of 0 or more")
     if not _number(given["regret_tolerance"]) >= 0.0:
-        raise ValueError(f"regret_tolerance={given['regret_tolerance']!r}: give 0 or more, or inf")
+        raise ValueError(
+            f"regret_tolerance={given['regret_tolerance']!r}: give 0 or more, or inf (YAML: .inf)"
+        )
     for name, most in (("exploration_rate", 1.0), ("temperature", HOTTEST)):
         if not (callable(given[name]) or 0.0 <= _number(given[name]) <= most):
             raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.envs import IdentityEnv
@@ -155,3 +156,21 @@ def test_what_comes_at_an_unknown_time_is_worth_no_less() -> None:
     np.testing.assert_allclose(told, [value], rtol=0.1)
     plan = model.plan(np.ones(1, np.float32))
     np.testing.assert_allclose(plan.q_values, [[value, value]], rtol=0.2)
+
+
+def test_how_much_later_steps_teach_the_representation_is_an_argument() -> None:
+    """Where g lets no gradient through, h learns from the first latents alone, though the losses
+    are the same."""
+    model = MuZero("MlpPolicy", Chain(), **FAST, gradient_scale=1.0).learn(100)
+    batch = model.replay_buffer.sample(64)
+    encoder = [x for name, x in model.policy.network.named_parameters() if "encoder" in name]
+
+    def loss_and_gradient(scale: float) -> tuple[float, torch.Tensor]:
+        model.gradient_scale = scale
+        loss = model._loss(batch).total
+        gradients = torch.autograd.grad(loss, encoder)
+        return loss.item(), torch.cat([gradient.flatten() for gradient in gradients])
+
+    whole, half, none = (loss_and_gradient(scale) for scale in (1.0, 0.5, 0.0))
+    assert whole[0] == half[0] == none[0]
+    assert float((whole[1] - none[1]).norm()) > float((half[1] - none[1]).norm()) > 0
