@@ -77,7 +77,7 @@ from muzero_agent.turns import (
     symmetries_of,
 )
 from muzero_agent.types import Observation
-from muzero_agent.updates import Updates
+from muzero_agent.updates import Updates, record_losses
 
 SelfMuZero = TypeVar("SelfMuZero", bound="MuZero")
 
@@ -737,7 +737,7 @@ class MuZero(OffPolicyAlgorithm):
             history.append(torch.stack(losses[:-1]).detach())
         updates.finish()
         self._n_updates += gradient_steps
-        self._record_losses(history)
+        record_losses(self.logger, self._n_updates, history)
 
     def _hand_over(self, learner: Learner, gradient_steps: int, batch_size: int) -> None:
         """Begin updates in the other process."""
@@ -767,7 +767,7 @@ class MuZero(OffPolicyAlgorithm):
         for batch, values in zip(learned.batches, learned.root_values, strict=True):
             self._learn_errors(self.replay_buffer, batch, values)
         self._n_updates += len(learned.batches)
-        self._record_losses(learned.losses)
+        record_losses(self.logger, self._n_updates, learned.losses)
 
     def _learn_errors(
         self, replay: TrajectoryReplayBuffer, batch: Batch, values: torch.Tensor
@@ -786,14 +786,6 @@ class MuZero(OffPolicyAlgorithm):
             target_decay=self.target_decay,
             num=self._n_updates,
         )
-
-    def _record_losses(self, history: list[torch.Tensor]) -> None:
-        """Log the means of the losses of some updates."""
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        means = torch.stack(history).mean(0).tolist()
-        for name, mean in zip(Losses._fields[:-1], means, strict=True):
-            key = "train/loss" if name == "total" else f"train/{name}_loss"
-            self.logger.record(key, mean)
 
     def _loss(self, batch: Batch, latent_coef: float = 0.0) -> Losses:
         return self._objective(latent_coef).loss(self.policy, batch, self._rng)

@@ -26,7 +26,7 @@ from muzero_agent.offline_common import (
     search_noise,
 )
 from muzero_agent.reanalyse import Sweep
-from muzero_agent.updates import Updates
+from muzero_agent.updates import Updates, record_losses
 
 if TYPE_CHECKING:
     from muzero_agent.muzero import MuZero
@@ -94,7 +94,7 @@ def learn_offline(
             bar.update()
             if len(history) == log_interval or model.num_timesteps == total_timesteps:
                 updates.finish()
-                model._record_losses(history)
+                record_losses(model.logger, model._n_updates, history)
                 history.clear()
                 now = time.perf_counter()
                 model.logger.record("time/share_for_batches", waited / (now - since))

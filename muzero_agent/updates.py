@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, isfinite
+from collections.abc import Sequence
+
+from stable_baselines3.common.logger import Logger
+from torch import Tensor, isfinite, stack
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from muzero_agent.losses import Losses
 from muzero_agent.policies import MuZeroPolicy
 
 
@@ -52,3 +56,14 @@ class Updates:
         )
         for average, buffer in pairs:
             average.copy_(buffer)
+
+
+def record_losses(logger: Logger, num: int, history: Sequence[Tensor]) -> None:
+    """Log how many updates were made, and the means of the losses of the last ones.
+
+    :param history: of each, what `Losses` has of an update, but for the values
+    """
+    logger.record("train/n_updates", num, exclude="tensorboard")
+    means = stack(tuple(history)).mean(0).tolist()
+    for name, mean in zip(Losses._fields[:-1], means, strict=True):
+        logger.record("train/loss" if name == "total" else f"train/{name}_loss", mean)
