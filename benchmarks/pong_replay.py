@@ -4,7 +4,7 @@
     python benchmarks/pong_replay.py runs/PongNoFrameskip-v4/checkpoints/000000040000
 
 Fresh networks, one a row, learn by the whole loss from what a run played and searched, each for the
-same time of the CPU and with one setting more changed than the one before. Stored states are not
+same time of the CPU and with one change more than the one before. Stored states are not
 searched again. Then fresh play of that run's policy, without its search, tells
 
 - how well points that are lost are foreseen, one, three and five decisions ahead: the average
@@ -67,6 +67,8 @@ def learned(changes: dict[str, Any], checkpoint: Path, seconds: float, seed: int
     model = MuZero(params.policy, params.make_env(ENV, seed=seed), seed=seed, **params.kwargs)
     model.learn(0)
     replay = read_replay(checkpoint / "replay.pkl")
+    if replay.full:
+        raise ValueError(f"{checkpoint} has forgotten its first states: give one from before")
     if model.priority_exponent > 0:
         with_priorities(replay, model.priority_exponent)
     model.replay_buffer = replay

@@ -8,14 +8,17 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from stable_baselines3.common.save_util import load_from_pkl, open_path
 
 from muzero_agent.categorical import check_same_mean
 from muzero_agent.replay import TrajectoryReplayBuffer
-from muzero_agent.turns import DEFAULTS, resolved
+from muzero_agent.turns import DEFAULTS, SUPPORT, resolved
+
+OWN_SETTINGS = {"num_simulations", "unroll_steps", "td_steps", "reanalyse_ratio", "search"}
+"""Settings by which a saved model is known as one of `MuZero`."""
 
 
 def describe(path: object) -> str:
@@ -47,7 +50,7 @@ def read_settings(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any
                 fault = f"is a zip archive of something else: it holds {list(members)[:5]}"
             else:
                 settings = json.loads(archive.read("data"))
-                if not {"num_simulations", "unroll_steps"} & set(settings):  # one may be excluded
+                if not OWN_SETTINGS & set(settings):  # of which some may be excluded
                     fault = "is the model of another algorithm"
                 elif "policy.pth" not in members:
                     fault = "holds no weights"
@@ -84,7 +87,7 @@ def replacements(
     :param given: by their names as attributes, or as parameters
     """
     settings = read_settings(path)
-    known = {*settings, *parameters}
+    known = {*settings, *parameters} - {"policy", "env", "_init_setup_model"}
     new = dict(given)
     if "stats_window_size" in new:  # the one attribute that is not named as its argument
         new["_stats_window_size"] = new.pop("stats_window_size")
@@ -98,7 +101,21 @@ def replacements(
         new["num_players"] = num_players
     for name in DEFAULTS[1].keys() & new.keys():
         new[name] = resolved(num_players, name, new[name])
+    if new.get("policy_kwargs") is not None:  # SB3 refuses others than those saved
+        saved = settings.get("policy_kwargs") or {}
+        new["policy_kwargs"] = _completed(new["policy_kwargs"], saved, num_players)
     return new
+
+
+def _completed(given: dict[str, Any], saved: Mapping[str, Any], num_players: int) -> dict[str, Any]:
+    """Arguments of a policy with what `MuZero` adds to them by itself, as far as the saved ones
+    have it: those that a model was made with are those that it keeps."""
+    own = {name: x for name, x in SUPPORT[num_players].items() if name in saved}
+    whole = own | given
+    net_arch, told = whole.get("net_arch") or {}, saved.get("net_arch")
+    if isinstance(net_arch, dict) and isinstance(told, dict) and "decoded_planes" in told:
+        whole["net_arch"] = {"decoded_planes": told["decoded_planes"], **net_arch}
+    return whole
 
 
 def read_replay(

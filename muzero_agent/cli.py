@@ -84,8 +84,11 @@ def train(
     ] = None,
     n_envs: Annotated[int | None, typer.Option(help="environments searched as one batch")] = None,
     start_from: Annotated[
-        Path | None,
-        typer.Option(help="model directory whose weights to begin with, in place of random ones"),
+        str | None,
+        typer.Option(
+            help="model directory, or a name as in eval, whose weights to begin with, in place of "
+            "random ones"
+        ),
     ] = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(help="steps between checkpoints; default: a tenth of all steps")
@@ -130,8 +133,9 @@ def train(
                     "--start-from, --n-envs and --seed"
                 )
         else:
+            begin = None if start_from is None else find_path(start_from)
             run = training.new_run(
-                env, steps, seed or 0, setting or [], settings_file, n_envs, start_from
+                env, steps, seed or 0, setting or [], settings_file, n_envs, begin
             )
             if (out / training.CONFIG).exists():
                 raise ValueError(
@@ -197,7 +201,7 @@ def evaluate(
 
         if episodes < 1:
             raise ValueError(f"--episodes {episodes}: give at least 1")
-        if write is not None and not os.access(write.parent, os.W_OK):
+        if write is not None and (write.is_dir() or not os.access(write.parent, os.W_OK)):
             raise OSError(f"--json {write} cannot be written: give a file in another directory")
         torch.set_num_threads(threads)
         changes: dict[str, Any] = {} if simulations is None else {"num_simulations": simulations}

@@ -82,6 +82,9 @@ class Learner:
             )
         )
 
+    def __deepcopy__(self, memo: object) -> None:
+        """A copy of a model has none: it would need a process of its own."""
+
     def __enter__(self) -> Learner:
         return self
 

@@ -32,8 +32,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent.actions import num_actions, to_space
 from muzero_agent.adapters.envs.atari import warn_of_compounded_skips
-from muzero_agent.adapters.envs.gymnasium import as_vec_env
-from muzero_agent.adapters.envs.pettingzoo import as_turn_based
+from muzero_agent.adapters.envs.given import as_env
 from muzero_agent.architectures import telling_pixels
 from muzero_agent.archive import check_means, describe, read_replay, replacements
 from muzero_agent.batch import Batch
@@ -162,7 +161,7 @@ class MuZero(OffPolicyAlgorithm):
         None: all
     :param gradient_scale: factor on the gradient of each latent that enters g (MuZero, appendix G).
         At 0.5 what comes K steps later teaches the first latents 2**-K as much as what they tell
-        themselves; at 1 the model looks farther ahead (docs/learning.md)
+        themselves; at 1 it counts whole, which on Pong made no difference (docs/learning.md)
     :param target_decay: decay per update of the moving average of the network that searches
     :param priority_exponent: 0 samples uniformly; above, in proportion to the value's error to
         this power, with importance weights that make up for it in part (to the power of 0.4)
@@ -256,7 +255,7 @@ class MuZero(OffPolicyAlgorithm):
         if env is None and _init_setup_model:
             raise ValueError("env=None: give an environment; only `MuZero.load` works without one")
         if env is not None:
-            env = maybe_make_env(as_vec_env(as_turn_based(env)), verbose)
+            env = maybe_make_env(as_env(env), verbose)
             check_spaces(env.observation_space, env.action_space)
         self.num_players = players_of(env) if num_players is None else num_players
         resolve = partial(resolved, self.num_players)
@@ -321,9 +320,7 @@ class MuZero(OffPolicyAlgorithm):
         env: GymEnv | VectorEnv[Any, Any, Any], verbose: int = 0, monitor_wrapper: bool = True
     ) -> VecEnv:
         """SB3's hook, through which constructor, `set_env` and `load` pass an environment."""
-        wrapped = OffPolicyAlgorithm._wrap_env(
-            as_vec_env(as_turn_based(env)), verbose, monitor_wrapper
-        )
+        wrapped = OffPolicyAlgorithm._wrap_env(as_env(env), verbose, monitor_wrapper)
         warn_of_compounded_skips(wrapped)
         return wrapped
 
@@ -885,7 +882,7 @@ class MuZero(OffPolicyAlgorithm):
         """
         return super().load(
             path,
-            None if env is None else maybe_make_env(as_vec_env(as_turn_based(env)), 0),
+            None if env is None else maybe_make_env(as_env(env), 0),
             device,
             custom_objects,
             print_system_info,

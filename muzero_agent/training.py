@@ -241,6 +241,7 @@ def train(
     say(f"{run['env']}: steps {started:,} to {run['steps']:,}, in {out}")
     every = max(1, run["steps"] // 10) if checkpoint_every is None else checkpoint_every
     interrupted = False
+    failure: OSError | None = None
     try:
         save = SaveCheckpoints(out / CHECKPOINTS, every, replay=checkpoint_replay)
         model.learn(
@@ -250,20 +251,36 @@ def train(
         )
     except KeyboardInterrupt:
         interrupted = True
+    except OSError as error:  # of the logs, where the disk is full, or of an environment
+        failure = error
     try:
         save_checkpoint(model, out / CHECKPOINTS, replay=checkpoint_replay)
     except OSError as error:
-        zoo.save(model, out / MODEL)  # much smaller: what was learned is not lost
+        kept = _keep_model(model, out / MODEL)
         raise OSError(
             f"the checkpoint at step {model.num_timesteps:,} could not be written: {error}. "
-            f"The model is in {out / MODEL}; older checkpoints are kept"
-        ) from error
+            f"{kept}; older checkpoints are kept"
+        ) from (failure or error)
+    if failure is not None:
+        raise OSError(
+            f"learning stopped at step {model.num_timesteps:,}: {failure}. A checkpoint of that "
+            f"step is in {out / CHECKPOINTS}; once the cause is mended, --resume goes on from there"
+        ) from failure
     if interrupted:
         say(f"Interrupted at {model.num_timesteps:,} steps; --resume goes on from there")
         return False
     model.logger.close()
     _save(model, run, out, say)
     return True
+
+
+def _keep_model(model: MuZero, path: Path) -> str:
+    """Save what is much smaller than a checkpoint, and say whether it was possible."""
+    try:
+        zoo.save(model, path)
+    except OSError as error:
+        return f"Nor could the model: {error}. Make room for {path.parent}, and --resume"
+    return f"The model is in {path}"
 
 
 def _holds(directory: Path, steps: int) -> bool:

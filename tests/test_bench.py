@@ -24,7 +24,7 @@ from typer.testing import Result as Done
 from muzero_agent.bench import agents, runner, worker
 from muzero_agent.bench.plan import SUITES, Run, make_plan
 from muzero_agent.bench.plots import COLOURS, draw
-from muzero_agent.bench.results import interval, report, table, time_to
+from muzero_agent.bench.results import interval, report, table, time_to, write_csv
 from muzero_agent.bench.worker import Evaluation, Result, read_result
 from muzero_agent.cli import app
 from muzero_agent.machine import LIBRARIES, machine
@@ -413,6 +413,17 @@ def test_algorithms_and_machines_stand_apart() -> None:
     assert "| MuZero | 1 | 1 of 1 | 10 | 1.0 | 500.0 | 10 | 1.0 | 0.5 |" in text
     assert text.count("Abacus, 2 cores, Wood, 1 torch thread; python 3; commit abc") == 1
     assert "`muzero-agent bench`" in text
+
+
+def test_machines_need_not_tell_the_same(tmp_path: Path) -> None:
+    """A library that was not looked at before, or a commit that is not known, spoils nothing."""
+    more = SLOW.model_copy(update={"machine": SLOW.machine | {"ale-py": "1"}})
+    less = SLOW.model_copy(update={"machine": {"python": "3"}})
+    write_csv([SLOW, more, less], tmp_path)
+    with (tmp_path / "final.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["ale-py"] for row in rows] == ["", "1", ""]
+    assert "?, ? cores, ?, 1 torch thread; python 3" in report([less])
 
 
 @pytest.mark.parametrize(("threads", "jobs"), [(1, 6), (4, 1), (8, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -13,7 +14,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
@@ -101,6 +104,15 @@ def test_a_pickle_needs_trust(trained: Path) -> None:
     assert run(*arguments, "--trust").exit_code == 0
 
 
+def test_where_results_cannot_be_written_nothing_is_played(trained: Path, tmp_path: Path) -> None:
+    for where in (tmp_path, tmp_path / "none" / "result.json"):
+        done = run("eval", trained / "model", "--episodes", "3", "--json", where)
+        assert done.exit_code == 2
+        assert "cannot be written: give a file in another directory" in " ".join(
+            done.output.split()
+        )
+
+
 def test_resuming_goes_on(trained: Path) -> None:
     done = run("train", "CartPole-v1", "--out", trained, "--resume", "--steps", "160", *SMALL[-1:])
     assert done.exit_code == 0, done.output
@@ -117,6 +129,10 @@ def test_a_run_may_start_from_a_model(trained: Path, tmp_path: Path) -> None:
     weights = (out / "model" / "model.safetensors").read_bytes()
     assert weights == (trained / "model" / "model.safetensors").read_bytes()
     assert json.loads((out / "run.json").read_text())["start_from"] == str(trained / "model")
+    own = tmp_path / "own"  # a name of the package's
+    done = run("train", "CartPole-v1", "--start-from", "cartpole", "--steps", "10", "--out", own)
+    assert done.exit_code == 0, done.output
+    assert json.loads((own / "run.json").read_text())["start_from"].endswith("cartpole")
     wider: list[str | Path] = [
         "--set",
         "policy_kwargs={net_arch: [24]}",
@@ -263,6 +279,50 @@ def test_a_model_is_kept_whose_checkpoint_does_not_fit(
     assert not list((out / "checkpoints").iterdir())
     done = run("eval", out / "model", "--episodes", "1")
     assert done.exit_code == 0, done.output
+
+
+class Breaking(CartPoleEnv):
+    """Its disk is full from the 30th step on."""
+
+    steps = 0
+
+    def step(self, action: Any) -> Any:
+        Breaking.steps += 1
+        if Breaking.steps == 30:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().step(action)
+
+
+def test_learning_that_cannot_go_on_is_kept_and_can_be_resumed(tmp_path: Path) -> None:
+    Breaking.steps = 0
+    gym.register("Breaking-v0", Breaking)
+    out = tmp_path / "run"
+    try:
+        done = run("train", "Breaking-v0", "--steps", "60", "--out", out, *SMALL)
+        assert done.exit_code == 2, done.output
+        said = " ".join(done.output.split())
+        assert "learning stopped at step 29: [Errno 28] No space left on device" in said
+        assert "--resume goes on from there" in said
+        assert (out / "checkpoints" / "000000000029").exists()
+        done = run("train", "Breaking-v0", "--out", out, "--resume", SMALL[-1])
+        assert done.exit_code == 0, done.output
+        assert zoo.load(out / "model").num_timesteps >= 60
+    finally:
+        del gym.registry["Breaking-v0"]
+
+
+def test_a_disk_that_is_full_from_the_start_is_told_with_what_to_do(
+    tmp_path: Path, files_of_at_most: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """Nothing but run.json fits, the log neither."""
+    out = tmp_path / "run"
+    with files_of_at_most(2000), pytest.warns(UserWarning, match="no checkpoint at step"):
+        done = run("train", "CartPole-v1", "--steps", "1500", "--out", out, *SMALL)
+    assert done.exit_code == 2, done.output
+    said = " ".join(done.output.split())
+    assert "could not be written: " in said
+    assert "Nor could the model: " in said
+    assert "and --resume; older checkpoints are kept" in said
 
 
 def test_checkpoints_that_cannot_be_written_are_found_out_at_once(tmp_path: Path) -> None:

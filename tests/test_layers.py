@@ -57,6 +57,7 @@ TABLE = [
         (*GYM, "pettingzoo", "stable_baselines3"),
         only=("types",),
     ),
+    Row(2, ("adapters.envs.given",), ("gymnasium",), only=("adapters.envs",)),
     Row(1, ("adapters.envs.games",), ("numpy",), only=("types",)),
     Row(1, ("adapters.envs.chess",), (*GYM, "chess"), only=("types",)),
     Row(2, ("adapters.envs.go",), ("pettingzoo",), only=("adapters.envs", "types")),

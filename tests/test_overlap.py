@@ -197,6 +197,24 @@ def test_normalised_environments() -> None:
     assert model._n_updates == 12
 
 
+def test_a_model_can_be_copied_while_it_learns() -> None:
+    class Copy(BaseCallback):
+        copied: Any = None
+
+        def _on_step(self) -> bool:
+            if self.num_timesteps == 40:
+                self.copied = copy.deepcopy(self.model)
+            return True
+
+    callback = Copy()
+    model = new().learn(48, callback=callback)
+    assert callback.copied.num_timesteps == 40
+    before = callback.copied._n_updates
+    assert 0 < before < model._n_updates
+    callback.copied.learn(16, reset_num_timesteps=False)
+    assert callback.copied._n_updates > before
+
+
 def test_a_gradient_that_is_not_finite_is_told_and_changes_nothing() -> None:
     model = new(overlap=False).learn(48)
     before = copy.deepcopy(model.policy.state_dict())

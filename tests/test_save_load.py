@@ -20,6 +20,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
@@ -190,6 +191,39 @@ def test_any_setting_can_be_changed_while_loading(name: str, model: MuZero) -> N
     assert again._n_updates > model._n_updates
     for target in ("unroll_steps", "td_steps", "td_lambda", "gamma", "priority_exponent"):
         assert getattr(again.replay_buffer, target) == getattr(again, target)
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "policy_kwargs"),
+    [
+        ("MlpPolicy", ENV_ID, {"net_arch": [8]}),
+        ("MlpPolicy", ENV_ID, {"net_arch": [8], "activation_fn": nn.Tanh}),
+        ("MlpPolicy", ENV_ID, {"net_arch": [8], "support_mean": "transformed"}),
+        ("CnnPolicy", FakeImageEnv(), {"net_arch": {"channels": 2}}),
+    ],
+)
+def test_the_policys_arguments_may_be_given_again(
+    policy: str, env: Any, policy_kwargs: dict[str, Any]
+) -> None:
+    """As SB3's algorithms take them, though `MuZero` completes them."""
+    coef = 1.0 if policy == "CnnPolicy" else None  # it adds to the network what tells pictures
+    model = MuZero(policy, env, policy_kwargs=policy_kwargs, reconstruction_coef=coef)
+    again = MuZero.load(saved(model), policy_kwargs=policy_kwargs)
+    assert again.policy_kwargs == model.policy_kwargs
+    with pytest.raises(ValueError, match="do not equal the stored policy kwargs"):
+        MuZero.load(saved(model), policy_kwargs=policy_kwargs | {"support_bound": 7.0})
+
+
+def test_what_is_no_setting_cannot_be_changed_while_loading(model: MuZero) -> None:
+    for name, value in (("policy", "CnnPolicy"), ("_init_setup_model", False)):
+        with pytest.raises(TypeError, match=rf"load\(\) knows no \['{name}'\]"):
+            MuZero.load(saved(model), **{name: value})
+
+
+def test_a_file_without_some_settings_is_still_known(model: MuZero) -> None:
+    file = io.BytesIO()
+    model.save(file, exclude=["num_simulations", "unroll_steps"])
+    assert MuZero.load(file).num_simulations == MuZero("MlpPolicy", ENV_ID).num_simulations
 
 
 def test_more_simulations_are_used_at_once(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -254,3 +257,23 @@ def test_a_missing_final_observation_is_an_error() -> None:
         env.step(np.zeros(3, np.int64))
     with pytest.raises(ValueError, match=r"environment 0 ended, and .* gave no `final_obs`"):
         env.step(np.zeros(3, np.int64))
+
+
+def test_ids_of_this_packages_own_are_known_wherever_an_environment_is_given(
+    tmp_path: Path,
+) -> None:
+    """In a process that has not named them yet."""
+    code = """
+from muzero_agent import MuZero, zoo
+small = dict(num_simulations=2, batch_size=4, learning_starts=4, gradient_steps=1)
+print(zoo.load("tictactoe", env="tictactoe", **small).env.num_envs)
+model = MuZero("CnnPolicy", "MinAtar/Breakout-v1", **small).learn(12)
+model.save("model.zip")
+print(MuZero.load("model.zip", env="MinAtar/Breakout-v1").env.observation_space.shape)
+print(MuZero("CnnPolicy", "ALE/Pong-v5", **small).env.observation_space.shape)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == ["1", "(10, 10, 4)", "(3, 210, 160)"]

@@ -25,6 +25,7 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
+from muzero_agent.adapters.envs.given import as_env
 from muzero_agent.archive import sync
 from muzero_agent.checks import check_arguments, check_spaces
 from muzero_agent.hyperparams import CLASSES
@@ -190,7 +191,7 @@ def load_files(
     tensors = _tensors(content, files.path(WEIGHTS))
     check_overrides(overrides)
     if env is not None:
-        env = MuZero._wrap_env(maybe_make_env(env, verbose=0), verbose=0)
+        env = MuZero._wrap_env(maybe_make_env(as_env(env), verbose=0), verbose=0)
     n_envs = 1 if env is None else env.num_envs
     found = {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()}
     try:

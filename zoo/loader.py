@@ -11,6 +11,7 @@ import torch
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
 
+from muzero_agent.adapters.envs.given import as_env
 from muzero_agent.muzero import MuZero
 from muzero_agent.zoo.bundled import MODELS, bundled
 from muzero_agent.zoo.cards import FORMAT_VERSION, Card, Evaluation
@@ -107,7 +108,7 @@ def load(
     own = isinstance(name, str) and name in bundled()
     if trust and revision is None and path.is_file() and not own:
         _check_zip(path)
-        env = None if env is None else maybe_make_env(env, verbose=0)
+        env = None if env is None else maybe_make_env(as_env(env), verbose=0)
         return MuZero.load(path, env=env, device=device, **overrides)
     files = open_model(
         name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only

@@ -31,7 +31,8 @@ def write_csv(results: Sequence[Result], out: Path) -> None:
 def _csv(rows: Iterable[dict[str, Any]]) -> str:
     rows = list(rows)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    names = dict.fromkeys(name for row in rows for name in row)  # machines differ in what they tell
+    writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -166,8 +167,9 @@ def _machine(result: Result) -> str:
     facts = result.machine
     versions = [f"{k} {v}" for k, v in facts.items() if v and k not in HARDWARE]
     threads = f"{result.run.threads} torch thread{'s' * (result.run.threads > 1)}"
-    where = f"{facts['processor']}, {facts['cores']} cores, {facts['system']}, {threads}"
-    commit = f"; commit {facts['commit']}" if facts["commit"] else ""
+    processor, cores, system = (facts.get(name, "?") for name in HARDWARE[1:])
+    where = f"{processor}, {cores} cores, {system}, {threads}"
+    commit = f"; commit {facts['commit']}" if facts.get("commit") else ""
     return f"{where}; {', '.join(versions)}{commit}"
 
 
