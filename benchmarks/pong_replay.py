@@ -166,8 +166,7 @@ def main() -> None:
         seed=given.seed + 1000,
         env_id=ENV,
     )
-    arguments = {name: str(x) if isinstance(x, Path) else x for name, x in vars(given).items()}
-    arguments["checkpoint"] = given.checkpoint.name
+    arguments = {name: x for name, x in vars(given).items() if not isinstance(x, Path)}
     results: dict[str, Any] = {"machine": machine(), "arguments": arguments}
     print("| changed | updates | precision | foreseen | correlations | hit or missed |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
