@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +35,7 @@ from muzero_agent.cli_common import (
     said_plainly,
 )
 from muzero_agent.cli_zoo import explain, zoo_app
+from muzero_agent.commands import own_command
 
 app = typer.Typer(
     add_completion=False,
@@ -350,7 +349,7 @@ def bench(
             jobs = max(1, (os.cpu_count() or 1) // threads)
         try:
             failures = runner.bench(
-                runs, out, jobs=jobs, again=again, progress=progress, command=shlex.join(sys.argv)
+                runs, out, jobs=jobs, again=again, progress=progress, command=own_command()
             )
         except KeyboardInterrupt:
             typer.echo("Interrupted; the same command goes on from there")

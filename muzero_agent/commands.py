@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
+from pathlib import Path
 
 
 def split_command(command: str, windows: bool = os.name == "nt") -> list[str]:
@@ -25,3 +27,10 @@ def split_command(command: str, windows: bool = os.name == "nt") -> list[str]:
     if not words:
         raise ValueError(f"{command!r} is no command: it names no program")
     return words
+
+
+def own_command() -> str:
+    """The command that this process is, as it was typed, without where the program lies."""
+    program = Path(sys.argv[0])
+    name = "python -m muzero_agent" if program.name == "__main__.py" else program.name
+    return f"{name} {shlex.join(sys.argv[1:])}"

@@ -28,6 +28,7 @@ from muzero_agent.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from muzero_agent.commands import own_command
 from muzero_agent.growth import grown
 from muzero_agent.hyperparams import OWN_FILE, load_hyperparams, make_env
 from muzero_agent.machine import LIBRARIES, machine, versions
@@ -84,7 +85,7 @@ def new_run(
         "hyperparams": None if settings_file is None else str(settings_file.resolve()),
         "start_from": None if start_from is None else str(start_from.resolve()),
         "machine": machine(),
-        "command": _command(),
+        "command": own_command(),
     }
 
 
@@ -319,13 +320,6 @@ def make_card(run: dict[str, Any], steps: int, seconds: float) -> zoo.Card:
         versions=known,
         evaluations=[],
     )
-
-
-def _command() -> str:
-    """As it was typed."""
-    program = Path(sys.argv[0])
-    name = "python -m muzero_agent" if program.name == "__main__.py" else program.name
-    return f"{name} {shlex.join(sys.argv[1:])}"
 
 
 def _seconds(logs: Path) -> float:

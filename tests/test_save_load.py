@@ -215,7 +215,8 @@ def test_the_policys_arguments_may_be_given_again(
 
 
 def test_what_is_no_setting_cannot_be_changed_while_loading(model: MuZero) -> None:
-    for name, value in (("policy", "CnnPolicy"), ("_init_setup_model", False)):
+    changes: dict[str, Any] = {"policy": "CnnPolicy", "_init_setup_model": False}
+    for name, value in changes.items():
         with pytest.raises(TypeError, match=rf"load\(\) knows no \['{name}'\]"):
             MuZero.load(saved(model), **{name: value})
 
