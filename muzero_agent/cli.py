@@ -29,6 +29,7 @@ from muzero_agent.cli_chess import chess_app
 from muzero_agent.cli_common import (
     MODEL_HELP,
     MOST_SEED,
+    Threads,
     check_device,
     find_path,
     listed,
@@ -63,7 +64,7 @@ def train(
         int | None, typer.Option(help="environment steps in all; default: hyperparams.yml")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="directory of the run; default: runs/ENV")
+        Path | None, typer.Option(file_okay=False, help="directory of the run; default: runs/ENV")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MOST_SEED, help="of everything; default: 0")
@@ -102,7 +103,7 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="log for TensorBoard")] = False,
     progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
     device: Annotated[str, typer.Option(help="of the networks: cpu, cuda, auto")] = "auto",
-    threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Train MuZero on an environment, with checkpoints on the way.
 
@@ -112,9 +113,8 @@ def train(
     """
     with said_plainly():
         out = Path("runs") / env.replace("/", "-") if out is None else out
-        for name, number in (("checkpoint-every", checkpoint_every), ("threads", threads)):
-            if number is not None and number < 1:
-                raise ValueError(f"--{name} {number}: give at least 1")
+        if checkpoint_every is not None and checkpoint_every < 1:
+            raise ValueError(f"--checkpoint-every {checkpoint_every}: give at least 1")
         import torch
 
         from muzero_agent import training
@@ -186,7 +186,7 @@ def evaluate(
         bool, typer.Option(help="load a .zip, which can run its author's code")
     ] = False,
     write: Annotated[Path | None, typer.Option("--json", help="write the result there")] = None,
-    threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Play episodes and print the mean return; of a game, a table of matches."""
     with said_plainly():
@@ -305,7 +305,9 @@ def bench(
         typer.Option(help="runs at a time; default: as many as have cores to themselves"),
     ] = None,
     threads: Annotated[int, typer.Option(help="of each run: torch's")] = 1,
-    out: Annotated[Path, typer.Option(help="directory of the results")] = Path("runs/bench"),
+    out: Annotated[Path, typer.Option(file_okay=False, help="directory of the results")] = Path(
+        "runs/bench"
+    ),
     again: Annotated[bool, typer.Option(help="repeat what is finished")] = False,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, of MuZero, as in train")

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 MODEL_HELP = (
     "model of the package, model directory, org/repo@COMMIT on the hub, or a .zip of MuZero.save"
 )
-
-
+Threads = Annotated[int, typer.Option(min=1, help="torch's; more than 1 for large networks only")]
 MOST_SEED = 2**31 - 1
 _EXPLAINED = (ValueError, OSError, RuntimeError, ImportError, FloatingPointError)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from muzero_agent.cli_common import find_path, listed, said_plainly
+from muzero_agent.cli_common import Threads, find_path, listed, said_plainly
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -96,7 +96,7 @@ def evaluate(
     episodes: Annotated[
         int | None, typer.Option(help="of each evaluation; default: as many as the card tells of")
     ] = None,
-    threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Measure once more what a model's card tells; the exit code is 1 if it does not hold."""
     with said_plainly():
@@ -163,7 +163,7 @@ def pack(
     dtype: Annotated[str, typer.Option(help="of the weights: float32 or float16")] = "float16",
     notes: Annotated[str, typer.Option(help="for the card; default: those it has")] = "",
     licence: Annotated[str, typer.Option(help="of the model; default: what the card says")] = "",
-    threads: Annotated[int, typer.Option(help="torch's; more than 1 for large networks only")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Make a zoo's model of a trained one: measure it as it will be stored, and write its card."""
     with said_plainly():

@@ -475,6 +475,13 @@ def test_what_is_wrong_is_said(arguments: list[str], complaint: str, tmp_path: P
     assert not out.exists()
 
 
+def test_a_file_is_no_directory_of_results() -> None:
+    done = bench("--out", Path(__file__))
+    assert done.exit_code == 2
+    assert "--out" in done.output
+    assert "is a file" in done.output
+
+
 @pytest.mark.parametrize(
     ("lines", "complaint"),
     [

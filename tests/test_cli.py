@@ -193,6 +193,9 @@ def test_a_run_reads_predictions_as_the_model_that_it_starts_from(tmp_path: Path
         (["eval", "{new}"], "does not exist"),
         (["eval", "{run}/model", "--env", "Acrobot-v1"], "was trained on"),
         (["eval", "{run}/model", "--episodes", "0"], "at least 1"),
+        (["eval", "{run}/model", "--threads", "0"], "--threads"),
+        (["train", "CartPole-v1", "--out", "{new}", "--threads", "0"], "--threads"),
+        (["train", "CartPole-v1", "--out", "{run}/run.json"], "--out"),
         (["eval", "{run}"], "config.json"),
     ],
 )
