@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pixel_model import play_by
+from pixel_model import average_precision, play_by
 from torch import Tensor
 
 from muzero_agent import MuZero
@@ -119,13 +119,11 @@ def tell(model: MuZero, decisions: Decisions) -> NDArray[np.float32]:
 
 def judge(told: NDArray[np.float32], rewards: NDArray[np.float32]) -> dict[str, float]:
     lost, won = rewards < 0, rewards > 0
-    ranked = lost[np.argsort(told, kind="stable")]
-    precision = np.cumsum(ranked)[ranked] / (np.flatnonzero(ranked) + 1)
     return {
         "lost": float(told[lost].mean()),
         "won": float(told[won].mean()),
         "squared error": float(np.square(told - rewards).sum() / np.square(rewards).sum()),
-        "average precision": float(precision.mean()),
+        "average precision": average_precision(told, lost),
     }
 
 

@@ -129,7 +129,7 @@ def look(model: MuZero, play: Play) -> dict[str, Any]:
     told["now"] = errors(_flat(latents), play.memory).tolist()
     predictions = [network.prediction(latent) for latent in latents]
     values = np.stack([network.support.scalar(value).numpy() for _, value in predictions])
-    told["values"] = _correlation(values, play, model.gamma)
+    told["values"] = correlation(values, play, model.gamma)
     policies = torch.stack([logits.softmax(-1) for logits, _ in predictions]).numpy()
     told["follows"] = _follows(policies, play.memory)
     for step in range(AHEAD):
@@ -144,7 +144,14 @@ def look(model: MuZero, play: Play) -> dict[str, Any]:
     return told
 
 
-def _correlation(values: NDArray[np.float32], play: Play, gamma: float) -> float:
+def average_precision(told: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
+    """Of the positive ones, where the lowest that are told are called so first: 1 if all of them
+    are told as lower than all others."""
+    ranked = positive.ravel()[np.argsort(told.ravel(), kind="stable")]
+    return float((np.cumsum(ranked)[ranked] / (np.flatnonzero(ranked) + 1)).mean())
+
+
+def correlation(values: NDArray[np.float32], play: Play, gamma: float) -> float:
     """Of values [T, N] with the discounted returns that followed, where these are known."""
     returns = np.zeros_like(values)
     following = np.zeros(values.shape[1])

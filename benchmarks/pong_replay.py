@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pixel_model import AHEAD, COMES, Play, errors, play_by
+from pixel_model import AHEAD, COMES, Play, average_precision, correlation, errors, play_by
 
 from muzero_agent import MuZero
 from muzero_agent.archive import read_replay
@@ -82,25 +82,9 @@ def learned(changes: dict[str, Any], checkpoint: Path, seconds: float, seed: int
     return model
 
 
-def average_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
-    """Of the positive ones, the lowest scores being called so first."""
-    hits = positive.ravel()[np.argsort(scores.ravel())]
-    return float((np.cumsum(hits)[hits] / (np.flatnonzero(hits) + 1)).mean())
-
-
 def higher(ones: NDArray[np.float32], others: NDArray[np.float32]) -> float:
     """How often one of the first is higher than one of the second: the area under the curve."""
     return float((ones[:, None] > others).mean() + 0.5 * (ones[:, None] == others).mean())
-
-
-def returns(play: Play, discount: float) -> NDArray[np.float64]:
-    """Discounted, [T, N]."""
-    told = np.zeros(play.rewards.shape)
-    following = np.zeros(play.rewards.shape[1])
-    for t in reversed(range(len(told))):
-        following = play.rewards[t] + discount * following * ~play.ends[t]
-        told[t] = following
-    return told
 
 
 def balls(play: Play) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
@@ -123,12 +107,8 @@ def look(model: MuZero, play: Play) -> dict[str, Any]:
     values = np.stack(
         [network.support.scalar(network.prediction(latent)[1]).numpy() for latent in latents]
     )
-    known = slice(0, len(values) - 150)  # of what comes later 0.988**150 = 0.16 counts
     told: dict[str, Any] = {"updates": model._n_updates, "mean value": float(values.mean())}
-    told["correlations"] = [
-        float(np.corrcoef(values[known].ravel(), returns(play, discount)[known].ravel())[0, 1])
-        for discount in DISCOUNTS
-    ]
+    told["correlations"] = [correlation(values, play, discount) for discount in DISCOUNTS]
     t, n, hit = balls(play)
     told["hits"], told["misses"] = int(hit.sum()), int((~hit).sum())
     told["higher"] = []
