@@ -30,6 +30,12 @@ STARTED = pytest.StashKey[float]()
 COUNTED = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Complaints on a terminal's lines break where a path in them says: no line breaks here."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 @pytest.fixture
 def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
     """files_of_at_most(size): within, writing more fails in the midst of it, as on a full disk."""

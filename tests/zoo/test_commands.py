@@ -34,8 +34,7 @@ def run(*arguments: str | Path | int) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def _wide_and_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setenv("COLUMNS", "200")
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     yield
     logging.getLogger("werkzeug").handlers.clear()
