@@ -26,8 +26,19 @@ def tells_masks(env: VecEnv) -> bool:
 
 
 def masks_of(env: VecEnv) -> NDArray[Any]:
-    """What that method says now, [n_envs, A]."""
-    return np.stack(env.env_method("action_masks"))
+    """What that method says now, [n_envs, A].
+
+    :raises TypeError: if it is no method, but an array, say
+    """
+    try:
+        return np.stack(env.env_method("action_masks"))
+    except TypeError as error:
+        if not str(error).endswith("is not callable"):
+            raise
+        raise TypeError(
+            "action_masks of the environment is no method: make it one that takes nothing and "
+            f"returns a mask, 1 for each action that is legal now ({error})"
+        ) from error
 
 
 def network_space(space: spaces.Space[Any]) -> spaces.Space[Any]:

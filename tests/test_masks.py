@@ -315,6 +315,13 @@ def test_predict_warns_where_masks_are_out_of_its_reach(tmp_path: Path) -> None:
         learned.predict(env.observe())
 
 
+def test_masks_that_are_no_method() -> None:
+    env = Masked("none")
+    env.action_masks = legal_at(0)  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="make it one that takes nothing and returns a mask"):
+        make(env, "method", learning_starts=16).learn(16)
+
+
 def test_a_directory_tells_of_masks_where_there_are_any(tmp_path: Path) -> None:
     """Those of older releases say nothing."""
     for form in ("method", "none", "observation"):
