@@ -3,7 +3,7 @@
     muzero-agent train PongNoFrameskip-v4 --seed 0 --steps 40000
     python benchmarks/pong_actions.py runs/PongNoFrameskip-v4/checkpoints/000000040000/model.zip
     python benchmarks/pong_actions.py --learn runs/PongNoFrameskip-v4/checkpoints/000000040000 \\
-        --try value_coef=0.5 --try value_coef=4
+        --try '{value_coef: 0.5}' --try '{value_coef: 4}'
 
 What they are worth is counted: from moments two to six decisions before a ball comes to the own
 side, the emulator goes on with each of the three moves and then with the policy of the first model,
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path, help="model.zip of checkpoints")
     parser.add_argument("--learn", type=Path, help="a checkpoint, from whose replay is learned")
     parser.add_argument(
-        "--try", dest="tried", action="append", default=[], help="KEY=VALUE, more after a comma"
+        "--try", dest="tried", action="append", default=[], help="settings, as a mapping in YAML"
     )
     parser.add_argument("--seconds", type=float, default=140.0, help="of the CPU, for each")
     parser.add_argument("--moments", type=int, default=250, help="for each number of decisions")
@@ -245,9 +245,8 @@ def main() -> None:
         if isinstance(tried, Path):
             model, name = MuZero.load(tried, device="cpu"), tried.parent.name
         else:
-            changes = dict(change.split("=") for change in tried.split(","))
-            values = {key: yaml.safe_load(value) for key, value in changes.items()}
-            model, name = learned(values, given.learn, given.seconds, given.seed), tried
+            changes = yaml.safe_load(tried)
+            model, name = learned(changes, given.learn, given.seconds, given.seed), tried
         row = look(model, moments)
         results["rows"][name] = row
         cells = [name, f"{row['updates']:,}"]
