@@ -236,7 +236,8 @@ def main() -> None:
     )
     worst, mean, best = moments.hit.min(1).mean(), moments.hit.mean(), moments.hit.max(1).mean()
     print(f"Hit by the worst move {worst:.3f}, all {mean:.3f}, the best {best:.3f}")
-    arguments = {name: str(x) for name, x in vars(given).items() if name not in ("json", "models")}
+    numbers = ("seconds", "moments", "rollouts", "seed")
+    arguments = {name: getattr(given, name) for name in numbers}
     results: dict[str, Any] = {"machine": machine(), "arguments": arguments}
     results |= {"worst": float(worst), "all": float(mean), "best": float(best), "rows": {}}
     print("| | updates | values | picked | model | picked | policy | picked |")
