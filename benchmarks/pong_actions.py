@@ -67,7 +67,9 @@ class Emulator:
         self.ale = ALEInterface()
         self.ale.setInt("random_seed", seed)
         self.ale.setFloat("repeat_action_probability", 0.0)
-        self.ale.loadROM(roms.get_rom_path("pong"))
+        rom = roms.get_rom_path("pong")
+        assert rom is not None
+        self.ale.loadROM(rom)
         self.actions = self.ale.getMinimalActionSet()
         self.begin(0)
 
@@ -79,12 +81,10 @@ class Emulator:
         self.obs = np.repeat(_seen(self.ale.getScreenRGB())[None], 4, 0)
 
     def step(self, action: int) -> float:
-        reward, screen = 0, None
-        for frame in range(4):
-            reward += self.ale.act(self.actions[action])
-            if frame == 2:
-                screen = self.ale.getScreenRGB()
-        newest = _seen(np.maximum(screen, self.ale.getScreenRGB()))
+        reward = sum(self.ale.act(self.actions[action]) for _ in range(3))
+        before = self.ale.getScreenRGB()
+        reward += self.ale.act(self.actions[action])
+        newest = _seen(np.maximum(before, self.ale.getScreenRGB()))
         self.obs = np.concatenate((self.obs[1:], newest[None]))
         return float(reward)
 
@@ -101,8 +101,8 @@ class Emulator:
 
 def _seen(screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
     gray = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY)
-    small: NDArray[np.uint8] = cv2.resize(gray, (84, 84), interpolation=cv2.INTER_AREA)
-    return small
+    small: Any = cv2.resize(gray, (84, 84), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
 
 
 def moments_of(player: MuZero, each: int, rollouts: int, seed: int) -> Moments:
@@ -159,11 +159,8 @@ def moments_of(player: MuZero, each: int, rollouts: int, seed: int) -> Moments:
         if emulator.ale.game_over():
             emulator.begin(int(rng.integers(1, 31)))
             since = []
-    before, obs, following, rewards, hit = zip(*rows, strict=True)
-    return Moments(
-        np.array(before), np.stack(obs), np.stack(following),
-        np.array(rewards, np.float32), np.array(hit, np.float32),
-    )  # fmt: skip
+    columns = [np.stack(column) for column in zip(*rows, strict=True)]
+    return Moments(*columns[:3], *(column.astype(np.float32) for column in columns[3:]))
 
 
 @torch.inference_mode()
@@ -182,14 +179,14 @@ def told(model: MuZero, moments: Moments) -> dict[str, NDArray[np.float32]]:
         real = network.representation(
             model.policy.network_input(some.following.reshape(-1, *some.obs.shape[1:]))
         )
-        reward, behind, value = (
+        foretold_reward, foretold_value, value = (
             network.support.scalar(x).view(len(rows), len(moves)).numpy()
             for x in (reward, network.prediction(foretold)[1], network.prediction(real)[1])
         )
         parts.append(
             {
                 "values": some.rewards + model.gamma * value,
-                "model": reward + model.gamma * behind,
+                "model": foretold_reward + model.gamma * foretold_value,
                 "policy": torch.stack(policy, -1).numpy(),
             }
         )
