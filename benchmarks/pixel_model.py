@@ -43,7 +43,8 @@ AHEAD = 5  # decisions, as many as training unrolls
 UP, DOWN = (2, 4), (3, 5)  # ALE calls them RIGHT and LEFT
 COMES, OFF = 110, 12  # the ball's x from where on, and the difference of its y and the paddle's
 
-WIDE = load_hyperparams(ENV).kwargs["policy_kwargs"]["net_arch"]
+TUNED = load_hyperparams(ENV).kwargs["policy_kwargs"]
+WIDE = TUNED["net_arch"]
 CONSISTENCY = {"reconstruction_coef": 0.0, "consistency_coef": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -51,10 +52,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "consistency, not reconstruction": CONSISTENCY,
     "both": {"consistency_coef": 1.0},
     "neither": {"reconstruction_coef": 0.0},
-    "residual encoder": {"policy_kwargs": {"net_arch": WIDE | {"encoder": "residual"}}},
-    "16 channels": {"policy_kwargs": {"net_arch": WIDE | {"channels": 16}}},
+    "residual encoder": {"policy_kwargs": TUNED | {"net_arch": WIDE | {"encoder": "residual"}}},
+    "16 channels": {"policy_kwargs": TUNED | {"net_arch": WIDE | {"channels": 16}}},
     "16 channels, residual encoder, consistency": CONSISTENCY
-    | {"policy_kwargs": {"net_arch": {"channels": 16, "num_blocks": 1}}},
+    | {"policy_kwargs": TUNED | {"net_arch": {"channels": 16, "num_blocks": 1}}},
 }
 
 

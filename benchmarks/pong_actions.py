@@ -14,7 +14,9 @@ of the differences between the three, with what is told by
 - values and rewards of what the learned dynamics foretell;
 - the policy's logits, which the search begins with.
 
-"Picked" is the share of balls hit by the move that is told to be best. The first form looks at
+"Picked" is the share of balls hit by the move that is told to be best. A ball comes when it is hit
+or, missed, when the point is lost, some decisions after it has passed the paddle, so that of these
+the nearest moments are past help; that is so for all that are compared. The first form looks at
 models of runs; the second at fresh networks that learned from a run's replay, each for the same
 time of the CPU and with other settings, see `pong_replay.py`. One thread.
 """
@@ -41,7 +43,7 @@ MOVES = {"none": (0, 1), "up": (2, 4), "down": (3, 5)}
 """Actions that move the paddle alike: they differ by the button, which only serves."""
 BEFORE = (2, 3, 4, 5, 6)  # decisions: with one left, the paddle gets nowhere in time
 GROUPS = ((2,), (3,), (4,), (5, 6))
-BALL = 49  # byte of the emulator's memory: the ball's x, and 0 where there is none
+BALL = 49  # byte of the emulator's memory: the ball's x
 OWN_SIDE, LAST = 60, 150  # the ball's x from where on it is looked at, and where it is hit
 LONGEST = 15  # decisions until a ball must have come
 
@@ -225,6 +227,8 @@ def main() -> None:
     given = parser.parse_args()
     if not given.models and given.learn is None:
         parser.error("give models, or --learn CHECKPOINT")
+    if bool(given.tried) != (given.learn is not None):
+        parser.error("give --learn and --try together")
     torch.set_num_threads(1)
 
     player = given.models[0] if given.models else given.learn / "model.zip"
@@ -241,7 +245,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for tried in [*given.models, *given.tried]:
         if isinstance(tried, Path):
-            model, name = MuZero.load(tried, device="cpu"), tried.parent.name
+            model, name = MuZero.load(tried, device="cpu"), str(tried)
         else:
             changes = yaml.safe_load(tried)
             model, name = learned(changes, given.learn, given.seconds, given.seed), tried

@@ -42,7 +42,13 @@ ENV = "PongNoFrameskip-v4"
 BEFORE = (0, 2, 4, 6)
 DISCOUNTS = (0.95, 0.988)
 STEPS = {
-    "the run's": {"gamma": 0.997**4, "td_lambda": 0.9, "regret_tolerance": 1.0},
+    "the run's": {
+        "gamma": 0.997**4,
+        "td_lambda": 0.9,
+        "regret_tolerance": 1.0,
+        "policy_kwargs": load_hyperparams(ENV).kwargs["policy_kwargs"]
+        | {"support_bound": 30.0, "support_size": 61},
+    },
     "values of what was played": {"td_lambda": 1.0, "regret_tolerance": math.inf},
     "gamma 0.95": {"gamma": 0.95},
     "whole gradients": {"gradient_scale": 1.0},

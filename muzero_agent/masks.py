@@ -33,7 +33,7 @@ def masks_of(env: VecEnv) -> NDArray[Any]:
     try:
         return np.stack(env.env_method("action_masks"))
     except TypeError as error:
-        if not str(error).endswith("is not callable"):
+        if all(map(callable, env.get_attr("action_masks"))):  # the fault is within
             raise
         raise TypeError(
             "action_masks of the environment is no method: make it one that takes nothing and "

@@ -32,7 +32,7 @@ COUNTED = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Complaints on a terminal's lines break where a path in them says: no line breaks here."""
+    """A terminal so wide that complaints which hold long paths are not wrapped."""
     monkeypatch.setenv("COLUMNS", "1000")
 
 

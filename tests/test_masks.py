@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -319,6 +319,13 @@ def test_masks_that_are_no_method() -> None:
     env = Masked("none")
     env.action_masks = legal_at(0)  # type: ignore[assignment]
     with pytest.raises(TypeError, match="make it one that takes nothing and returns a mask"):
+        make(env, "method", learning_starts=16).learn(16)
+
+
+def test_faults_of_the_method_itself_are_told_as_they_are() -> None:
+    env, nothing = Masked("method"), cast(Any, None)
+    env.action_masks = lambda: nothing()
+    with pytest.raises(TypeError, match=r"^'NoneType' object is not callable$"):
         make(env, "method", learning_starts=16).learn(16)
 
 
