@@ -181,10 +181,12 @@ def test_an_interruption_loses_the_run_in_progress_alone(
         assert process.returncode == 130
         assert "1 of 3 runs are in" in said
         assert "the same command goes on" in said
-    deadline = time.monotonic() + 30
-    while _working(out) and time.monotonic() < deadline:
+    # One that was about to begin cannot be told from the command itself until it has begun.
+    deadline, looks = time.monotonic() + 30, 0
+    while looks < 10 and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not _working(out)
+        looks = 0 if _working(out) else looks + 1
+    assert looks == 10, _working(out)
     assert [path.name for path in results.glob("*.json")] == ["PPO-0.json"]
     assert {row["algorithm"] for row in rows(out / "final.csv")} == {"PPO"}
     before = inodes(out)
