@@ -34,16 +34,17 @@ import torch
 import yaml
 from ale_py import ALEInterface, LoggerMode, roms
 from numpy.typing import NDArray
+from pixel_model import DOWN, MEMORY, UP
 from pong_replay import learned
 
 from muzero_agent import MuZero
 from muzero_agent.machine import machine
 
-MOVES = {"none": (0, 1), "up": (2, 4), "down": (3, 5)}
+MOVES = ((0, 1), UP, DOWN)
 """Actions that move the paddle alike: they differ by the button, which only serves."""
 BEFORE = (2, 3, 4, 5, 6)  # decisions: with one left, the paddle gets nowhere in time
 GROUPS = ((2,), (3,), (4,), (5, 6))
-BALL = 49  # byte of the emulator's memory: the ball's x
+BALL = MEMORY["ball x"]
 OWN_SIDE, LAST = 60, 150  # the ball's x from where on it is looked at, and where it is hit
 LONGEST = 15  # decisions until a ball must have come
 
@@ -145,7 +146,7 @@ def moments_of(player: MuZero, each: int, rollouts: int, seed: int) -> Moments:
                 if not (x > x_before and x > OWN_SIDE):
                     continue
                 following, rewards, hit = [], [], []
-                for action, _ in MOVES.values():
+                for action, _ in MOVES:
                     emulator.restore(saved)
                     rewards.append(emulator.step(action))
                     following.append(emulator.obs)
@@ -169,12 +170,12 @@ def moments_of(player: MuZero, each: int, rollouts: int, seed: int) -> Moments:
 def told(model: MuZero, moments: Moments) -> dict[str, NDArray[np.float32]]:
     """What each of the three tells of each of the three moves, [M, 3]."""
     network, parts = model.policy.target_network, []
-    moves = torch.tensor([actions[0] for actions in MOVES.values()])
+    moves = torch.tensor([actions[0] for actions in MOVES])
     for rows in np.array_split(np.arange(len(moments.before)), max(len(moments.before) // 50, 1)):
         some = moments.only(rows)
         latent = network.representation(model.policy.network_input(some.obs))
         logits = network.prediction(latent)[0]
-        policy = [logits[:, actions].logsumexp(-1) for actions in MOVES.values()]
+        policy = [logits[:, actions].logsumexp(-1) for actions in MOVES]
         foretold, reward = network.dynamics(
             latent.repeat_interleave(len(moves), 0), moves.repeat(len(rows))
         )
@@ -235,12 +236,12 @@ def main() -> None:
     moments = moments_of(
         MuZero.load(player, device="cpu"), given.moments, given.rollouts, given.seed
     )
-    worst, mean, best = moments.hit.min(1).mean(), moments.hit.mean(), moments.hit.max(1).mean()
-    print(f"Hit by the worst move {worst:.3f}, all {mean:.3f}, the best {best:.3f}")
+    hit = float(moments.hit.mean())
+    print(f"Hit, whatever the move: {hit:.3f}")
     numbers = ("seconds", "moments", "rollouts", "seed")
     arguments = {name: getattr(given, name) for name in numbers}
     results: dict[str, Any] = {"machine": machine(), "arguments": arguments}
-    results |= {"worst": float(worst), "all": float(mean), "best": float(best), "rows": {}}
+    results |= {"hit": hit, "rows": {}}
     print("| | updates | values | picked | model | picked | policy | picked |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for tried in [*given.models, *given.tried]:
