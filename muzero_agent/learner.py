@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from muzero_agent.allocator import keep_freed_memory
 from muzero_agent.batch import Batch
 from muzero_agent.objective import Objective
 from muzero_agent.policies import MuZeroPolicy
@@ -245,6 +246,7 @@ def main() -> None:
     requests = sys.stdin.buffer
     try:
         beginning: _Beginning = pickle.load(requests)
+        keep_freed_memory()
         torch.set_num_threads(beginning.num_threads)
         policy = beginning.policy_class(**beginning.arguments).to(beginning.device)
         policy.load_state_dict(beginning.state)

@@ -38,7 +38,7 @@ TABLE = [
     Row(2, ("turns",), (*GYM, "stable_baselines3")),
     Row(1, ("augmentation",), ("numpy",)),
     Row(0, ("outline",), ("torch",)),
-    Row(0, ("machine", "commands", "processes"), ()),
+    Row(0, ("allocator", "machine", "commands", "processes"), ()),
     Row(
         1,
         ("action_geometry", "categorical", "chess_attacks", "networks", "resnet"),

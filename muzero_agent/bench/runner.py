@@ -22,10 +22,6 @@ from muzero_agent.bench.results import REPORT, report, write_csv
 from muzero_agent.bench.worker import Result, read_result, write_whole
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-# glibc gives blocks of 32 MB and less back to the system, too, once they are freed, and takes them
-# anew: of QRDQN's updates on LunarLander, whose temporaries have 15 MB, that was 40% of the time
-# (88 and 53 ms, medians of three times 15 updates, an AMD EPYC).
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 # Python sees a signal between two instructions of the main thread alone: one that comes just before
 # it begins to wait, or that the system gives to another thread, is seen when the wait is over.
 WAIT_SECONDS = 0.5
@@ -183,7 +179,7 @@ class Processes:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=MEMORY | os.environ | dict.fromkeys(THREADS, str(run.threads)),
+                env=os.environ | dict.fromkeys(THREADS, str(run.threads)),
                 start_new_session=True,  # Ctrl-C is for this process alone, which ends the others
             )
             self._running.add(process)

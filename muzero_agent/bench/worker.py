@@ -24,6 +24,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
+from muzero_agent.allocator import keep_freed_memory
 from muzero_agent.bench import agents
 from muzero_agent.bench.plan import Run, Strict
 from muzero_agent.evaluation import heeding_masks
@@ -153,6 +154,7 @@ def _end_with_lifeline() -> None:
 def main() -> None:
     run, path = Run.model_validate_json(sys.argv[1]), Path(sys.argv[2])
     threading.Thread(target=_end_with_lifeline, daemon=True).start()
+    keep_freed_memory()
     torch.set_num_threads(run.threads)
     write_whole(path, measure(run).model_dump_json(indent=1) + "\n")
 
