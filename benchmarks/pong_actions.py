@@ -14,11 +14,11 @@ of the differences between the three, with what is told by
 - values and rewards of what the learned dynamics foretell;
 - the policy's logits, which the search begins with.
 
-"Picked" is the share of balls hit by the move that is told to be best. A ball comes when it is hit
-or, missed, when the point is lost, some decisions after it has passed the paddle, so that of these
-the nearest moments are past help; that is so for all that are compared. The first form looks at
-models of runs; the second at fresh networks that learned from a run's replay, each for the same
-time of the CPU and with other settings, see `pong_replay.py`. One thread.
+"Picked" is the share of balls hit by the move that is told to be best; "improved" that by draws of
+the policy, to whose logits what is told was added 20 times, much as a search improves a policy. A
+ball comes when it is hit or has passed the paddle. The first form looks at models of runs; the
+second at fresh networks that learned from a run's replay, each for the same time of the CPU and
+with other settings, see `pong_replay.py`. One thread.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ BEFORE = (2, 3, 4, 5, 6)  # decisions: with one left, the paddle gets nowhere in
 GROUPS = ((2,), (3,), (4,), (5, 6))
 BALL = MEMORY["ball x"]
 OWN_SIDE, LAST = 60, 150  # the ball's x from where on it is looked at, and where it is hit
+PADDLE = 188  # where it has passed the paddle, if it goes on
+WEIGHT = 20.0  # of what is told, beside the policy's logits
 LONGEST = 15  # decisions until a ball must have come
 
 
@@ -139,10 +141,11 @@ def moments_of(player: MuZero, each: int, rollouts: int, seed: int) -> Moments:
         was = since[-1][1]
         if reward < 0 or (was > LAST and 0 < ball < was - 2):
             now = emulator.save()
+            came = _came([x for _, x in since])
             for before in BEFORE:
-                if len(since) <= before or not missing[before]:
+                if came <= before or not missing[before]:
                     continue
-                (saved, x), (_, x_before) = since[-before], since[-before - 1]
+                (saved, x), (_, x_before) = since[came - before], since[came - before - 1]
                 if not (x > x_before and x > OWN_SIDE):
                     continue
                 following, rewards, hit = [], [], []
@@ -164,6 +167,15 @@ def moments_of(player: MuZero, each: int, rollouts: int, seed: int) -> Moments:
             since = []
     columns = [np.stack(column) for column in zip(*rows, strict=True)]
     return Moments(*columns[:3], *(column.astype(np.float32) for column in columns[3:]))
+
+
+def _came(x: list[int]) -> int:
+    """After how many of these moments, with the ball's x in each, it was at the paddle: in those at
+    the end in which it lies behind there is nothing to be done."""
+    came = len(x)
+    while came > 0 and x[came - 1] >= PADDLE:
+        came -= 1
+    return came
 
 
 @torch.inference_mode()
@@ -199,13 +211,21 @@ def told(model: MuZero, moments: Moments) -> dict[str, NDArray[np.float32]]:
 def look(model: MuZero, moments: Moments) -> dict[str, Any]:
     """How what is told agrees with what is counted."""
     results: dict[str, Any] = {"updates": model._n_updates}
-    for name, worth in told(model, moments).items():
-        groups = [np.isin(moments.before, group) for group in GROUPS]
+    groups = [np.isin(moments.before, group) for group in GROUPS]
+    worths = told(model, moments)
+    for name, worth in worths.items():
+        added = 0.0 if name == "policy" else WEIGHT * worth
         results[name] = {
             "correlations": [_agreement(worth[rows], moments.hit[rows]) for rows in groups],
             "picked": float(moments.hit[np.arange(len(worth)), worth.argmax(1)].mean()),
+            "improved": _hit_by_draws(worths["policy"] + added, moments.hit),
         }
     return results
+
+
+def _hit_by_draws(logits: NDArray[np.float32], hit: NDArray[np.float32]) -> float:
+    policy = np.exp(logits - logits.max(1, keepdims=True))
+    return float((policy / policy.sum(1, keepdims=True) * hit).sum(1).mean())
 
 
 def _agreement(worth: NDArray[np.float32], hit: NDArray[np.float32]) -> float:
@@ -242,8 +262,9 @@ def main() -> None:
     arguments = {name: getattr(given, name) for name in numbers}
     results: dict[str, Any] = {"machine": machine(), "arguments": arguments}
     results |= {"hit": hit, "rows": {}}
-    print("| | updates | values | picked | model | picked | policy | picked |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    sources = ("policy", "model", "values")
+    print("| | updates |" + "".join(f" {name} | picked | improved |" for name in sources))
+    print("| --- |" + " ---: |" * (1 + 3 * len(sources)))
     for tried in [*given.models, *given.tried]:
         if isinstance(tried, Path):
             model, name = MuZero.load(tried, device="cpu"), str(tried)
@@ -253,9 +274,9 @@ def main() -> None:
         row = look(model, moments)
         results["rows"][name] = row
         cells = [name, f"{row['updates']:,}"]
-        for source in ("values", "model", "policy"):
+        for source in sources:
             cells.append(" ".join(f"{x:.2f}" for x in row[source]["correlations"]))
-            cells.append(f"{row[source]['picked']:.3f}")
+            cells += (f"{row[source][share]:.3f}" for share in ("picked", "improved"))
         print(f"| {' | '.join(cells)} |", flush=True)
         if given.json is not None:
             given.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
