@@ -9,9 +9,9 @@ values of the states that follow, by the cross entropy of its own training, from
 
 - "played": the move in each state that the policy draws;
 - "uniform": one at random;
-- "all": each of the three.
+- "all": each of the three, of a third of the states.
 
-All see the same states, and none has the noise of returns: what differs is what they see of the
+So all see as many steps, and none has the noise of returns: what differs is what they see of the
 actions. What comes of it is looked at as in `pong_actions.py`, in other states, where the first row
 has the model as it was. One thread.
 """
@@ -35,7 +35,7 @@ from muzero_agent import MuZero
 from muzero_agent.machine import machine
 
 SEEN = ("played", "uniform", "all")
-BATCH, LEARNING_RATE = 32, 1e-3
+BATCH, LEARNING_RATE = 96, 1e-3  # of steps
 
 
 class States(NamedTuple):
@@ -90,7 +90,7 @@ def taught(
     model: MuZero, latents: Tensor, values: Tensor, moves: Tensor, epochs: int, seed: int
 ) -> MuZero:
     """A copy of the model whose g and f have learned the values [N, 3, S] behind these moves
-    [N, M]."""
+    [R, M] of the first R states."""
     pupil = copy.deepcopy(model)
     network = pupil.policy.target_network.requires_grad_(True)
     actions = torch.tensor([actions[0] for actions in MOVES])
@@ -99,7 +99,7 @@ def taught(
     for epoch in range(epochs):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (1 - epoch / epochs)
-        for rows in torch.randperm(len(latents), generator=generator).split(BATCH):
+        for rows in torch.randperm(len(moves), generator=generator).split(BATCH // moves.shape[1]):
             latent = latents[rows].repeat_interleave(moves.shape[1], 0)
             following, _ = network.dynamics(latent, actions[moves[rows].flatten()])
             told = network.prediction(following)[1]
@@ -114,7 +114,7 @@ def taught(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", type=Path, help="model.zip of a checkpoint")
-    parser.add_argument("--states", type=int, default=10_000)
+    parser.add_argument("--states", type=int, default=30_000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--moments", type=int, default=250, help="see `pong_actions.py`")
     parser.add_argument("--rollouts", type=int, default=6, help="see `pong_actions.py`")
@@ -130,7 +130,7 @@ def main() -> None:
     shown = {
         "played": torch.multinomial(chances, 1, generator=generator),
         "uniform": torch.multinomial(torch.ones_like(chances), 1, generator=generator),
-        "all": torch.arange(len(MOVES)).expand(len(latents), -1),
+        "all": torch.arange(len(MOVES)).expand(len(latents) // len(MOVES), -1),
     }
     names = ("states", "epochs", "moments", "rollouts", "seed")
     arguments = {name: getattr(given, name) for name in names}
