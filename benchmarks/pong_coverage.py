@@ -13,7 +13,8 @@ values of the states that follow, by the cross entropy of its own training, from
 
 So all see as many steps, and none has the noise of returns: what differs is what they see of the
 actions. What comes of it is looked at as in `pong_actions.py`, in other states, where the first row
-has the model as it was. One thread.
+has the model as it was. Rewards are not taught, though what the model tells has them, too, and some
+of the states are behind the paddle, where moves do not matter. One thread; 8 GB of memory.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from muzero_agent import MuZero
 from muzero_agent.machine import machine
 
 SEEN = ("played", "uniform", "all")
-BATCH, LEARNING_RATE = 96, 1e-3  # of steps
+BATCH = 96  # steps
+LEARNING_RATE = 1e-3
 
 
 class States(NamedTuple):
@@ -50,8 +52,10 @@ def states_of(player: MuZero, num: int, seed: int) -> States:
     rng = np.random.default_rng(seed)
     emulator = Emulator(seed)
     emulator.begin(int(rng.integers(1, 31)))
-    rows, x_before = [], 0
-    while len(rows) < num:
+    seen: list[NDArray[np.uint8]] = []
+    behind: list[NDArray[np.uint8]] = []
+    x_before = 0
+    while len(seen) < num:
         x = emulator.ball()
         if x > max(x_before, OWN_SIDE):
             saved, following = emulator.save(), []
@@ -59,20 +63,20 @@ def states_of(player: MuZero, num: int, seed: int) -> States:
                 emulator.step(action)
                 following.append(emulator.obs)
                 emulator.restore(saved)
-            rows.append((emulator.obs, np.stack(following)))
+            seen.append(emulator.obs)
+            behind.append(np.stack(following))
         x_before = x
         logits = player.policy.evaluate(emulator.obs[None]).prior_logits[0]
         emulator.step(int(np.argmax(logits + rng.gumbel(size=logits.shape))))
         if emulator.ale.game_over():
             emulator.begin(int(rng.integers(1, 31)))
-    obs, following = zip(*rows, strict=True)
-    return States(np.stack(obs), np.stack(following))
+    return States(np.stack(seen), np.stack(behind))
 
 
 @torch.inference_mode()
 def lesson(model: MuZero, states: States) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents of the states, the policy's chances of the three moves [N, 3], and distributions of
-    the values behind them [N, 3, S]."""
+    """Latents of the states [N, *latent], the policy's chances of the three moves [N, 3], and
+    distributions of the values behind them [N, 3, S]."""
     network, parts = model.policy.target_network, []
     for rows in np.array_split(np.arange(len(states.obs)), max(len(states.obs) // 50, 1)):
         latent = network.representation(model.policy.network_input(states.obs[rows]))

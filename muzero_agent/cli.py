@@ -25,6 +25,7 @@ from typing import Annotated, Any
 
 import typer
 
+from muzero_agent.allocator import keep_freed_memory
 from muzero_agent.cli_chess import chess_app
 from muzero_agent.cli_common import (
     MODEL_HELP,
@@ -140,6 +141,7 @@ def train(
                 raise ValueError(
                     f"{out} holds a run already: go on with --resume, or give another --out"
                 )
+        keep_freed_memory()
         done = training.train(
             run, out, checkpoint_every, checkpoint_replay, tensorboard, progress, device, typer.echo
         )

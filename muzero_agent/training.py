@@ -19,7 +19,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent import zoo
 from muzero_agent.adapters.envs.names import runs_foreign_code
-from muzero_agent.allocator import keep_freed_memory
 from muzero_agent.archive import sync
 from muzero_agent.callbacks import ResumedProgressBar
 from muzero_agent.categorical import check_same_mean
@@ -203,7 +202,6 @@ def train(
     :return: whether it came to its end; otherwise Ctrl-C interrupted it, after which it goes on
         from a checkpoint that was written then
     """
-    keep_freed_memory()
     for name in ("steps", "n_envs"):
         if run[name] < 1:
             raise ValueError(f"--{name.replace('_', '-')} {run[name]}: give at least 1")
