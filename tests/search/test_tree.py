@@ -110,13 +110,18 @@ def test_a_simulation_allocates_nothing(policy: Any, num_actions: int) -> None:
     tree = Tree(size, num_actions, n)
     root = RootOutput(output.prior_logits, output.value)
     policy(root, recurrent_fn, n, tree=tree, rng=rng)
-    peaks.clear()
+    searches = []
     tracemalloc.start()
     try:
-        policy(root, recurrent_fn, n, tree=tree, rng=rng)
+        for _ in range(3):
+            peaks.clear()
+            policy(root, recurrent_fn, n, tree=tree, rng=rng)
+            searches.append(peaks[1:])
     finally:
         tracemalloc.stop()
-    assert max(peaks[1:]) < 1500  # arguments in tuples; one array of a number per row: 256 and 100
+    # What other threads of the process allocate is counted, too, but not each time.
+    most = np.min(searches, axis=0).max()
+    assert most < 1500  # arguments in tuples; one array of a number per row: 256 and 100
 
 
 def test_kernels_cannot_allocate() -> None:
