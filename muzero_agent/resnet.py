@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -163,6 +165,9 @@ class ResNet(MuZeroNetwork):
     :param downsample: reduce the height and width 16 times, as for pixels; boards keep theirs
     :param encoder: how, see `ENCODERS`
     :param head_width: width of the hidden layer of each head
+    :param head_dropout: share of what each layer of a head sees that is left out at random in
+        training (Srivastava et al. 2014), against values that are learned by heart; heads of
+        `actions="chess"` see all
     :param decoded_planes: how many of the planes observed `decode` tells, the first ones of boards
         and of pixels the last ones, which are the newest of stacked frames; 0: it tells none
     :param normalize_pixels: scale each pixel by the mean and variance of all seen so far, and clip
@@ -189,6 +194,7 @@ class ResNet(MuZeroNetwork):
         downsample: bool = False,
         encoder: str = "residual",
         head_width: int = 64,
+        head_dropout: float = 0.0,
         decoded_planes: int = 0,
         normalize_pixels: bool = False,
         support_bound: float = 30.0,
@@ -242,13 +248,14 @@ class ResNet(MuZeroNetwork):
         self.transition = _blocks(
             channels, num_blocks if dynamics_blocks is None else dynamics_blocks
         )
-        self.reward_head = self._head(channels, cells, head_width, self.support.size)
-        self.value_head = self._head(channels, cells, head_width, self.support.size)
-        self.policy_head = (
-            _ChessHead(channels, policy_attention)
-            if chess
-            else self._head(channels, cells, head_width, num_actions)
-        )
+        if not 0 <= head_dropout < 1:
+            raise ValueError(
+                f"net_arch: head_dropout={head_dropout}: give a share from 0 to below 1"
+            )
+        head = partial(self._head, channels, cells, head_width, dropout=head_dropout)
+        self.reward_head = head(self.support.size)
+        self.value_head = head(self.support.size)
+        self.policy_head = _ChessHead(channels, policy_attention) if chess else head(num_actions)
         self.projector = nn.Sequential(
             nn.Flatten(),
             nn.Linear(channels * cells, 4 * head_width),
@@ -277,16 +284,23 @@ class ResNet(MuZeroNetwork):
             self.running_norm.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     @staticmethod
-    def _head(channels: int, cells: int, width: int, size_out: int) -> nn.Sequential:
+    def _head(
+        channels: int, cells: int, width: int, size_out: int, dropout: float = 0.0
+    ) -> nn.Sequential:
         planes = min(channels, 16)
+        seen: nn.Module = nn.Flatten()
+        hidden: nn.Module = nn.ReLU(inplace=True)
+        if dropout:  # within layers that are there without it, so that weights keep their names
+            seen = nn.Sequential(seen, nn.Dropout(dropout))
+            hidden = nn.Sequential(hidden, nn.Dropout(dropout))
         return nn.Sequential(
             nn.Conv2d(channels, planes, 1, bias=False),
             nn.GroupNorm(1, planes),
             nn.ReLU(inplace=True),
-            nn.Flatten(),
+            seen,
             nn.Linear(planes * cells, width),
             nn.LayerNorm(width),
-            nn.ReLU(inplace=True),
+            hidden,
             zero_linear(width, size_out),
         )
 
