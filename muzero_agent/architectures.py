@@ -103,7 +103,7 @@ def make_resnet(
     if net_arch is not None and not isinstance(net_arch, dict):
         raise ValueError(
             f"net_arch={net_arch}: CnnPolicy takes a dict with any of channels, "
-            "num_blocks, downsample, encoder, head_width, head_dropout, decoded_planes"
+            "num_blocks, downsample, encoder, action_rows, head_width, decoded_planes"
         )
     _check_net_arch(net_arch, ResNet)
     first, second, third = shape

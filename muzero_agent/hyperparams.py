@@ -49,6 +49,7 @@ SCHEDULES = {  # of all algorithms
     "learning_rate", "exploration_rate", "temperature", "clip_range", "clip_range_vf",
 }  # fmt: skip
 ATARI_WRAPPER = "stable_baselines3.common.atari_wrappers.AtariWrapper"
+SHOW_ACTIONS = "muzero_agent.adapters.envs.atari.ShowActions"
 """The one `env_wrapper` that a file may name."""
 
 
@@ -67,10 +68,19 @@ class Hyperparams(NamedTuple):
     frame_stack: int = 1
     atari: bool = False  # whether observations are preprocessed as usual for Atari
     env_kwargs: Mapping[str, bool | int | float] = MappingProxyType({})
+    show_actions: bool = False  # whether they show the actions that led to them, too
 
     def make_env(self, env_id: str, seed: int | None = None) -> VecEnv:
         """The environments, as `make_env` makes them."""
-        return make_env(env_id, self.n_envs, seed, self.frame_stack, self.atari, self.env_kwargs)
+        return make_env(
+            env_id,
+            self.n_envs,
+            seed,
+            self.frame_stack,
+            self.atari,
+            self.env_kwargs,
+            self.show_actions,
+        )
 
 
 def make_env(
@@ -80,6 +90,7 @@ def make_env(
     frame_stack: int = 1,
     atari: bool = False,
     env_kwargs: Mapping[str, Any] = MappingProxyType({}),
+    show_actions: bool = False,
 ) -> VecEnv:
     """Environments with the preprocessing that a section of settings names.
 
@@ -89,6 +100,7 @@ def make_env(
     :param frame_stack: observations that are stacked; 1 leaves them alone
     :param atari: see `adapters.envs.atari.make_atari_env`
     :param env_kwargs: further arguments of the environment
+    :param show_actions: those of Atari show actions, see `adapters.envs.atari.ShowActions`
     :raises ValueError: if it does not take these
     """
     kwargs = dict(env_kwargs)
@@ -97,7 +109,7 @@ def make_env(
         if (game := find_game(env_id)) is not None:
             env: VecEnv = make_turn_based_env(partial(game, **kwargs), n_envs, seed)
         elif atari:
-            env = make_atari_env(env_id, n_envs, seed, env_kwargs=kwargs)
+            env = make_atari_env(env_id, n_envs, seed, env_kwargs=kwargs, show_actions=show_actions)
         else:
             env = make_vec_env(env_id, n_envs, seed, env_kwargs=kwargs)
     except TypeError as error:
@@ -176,7 +188,7 @@ def from_section(
     n_timesteps = _positive(kwargs.pop("n_timesteps"), f"{where}, n_timesteps")
     n_envs = _positive(kwargs.pop("n_envs", 1), f"{where}, n_envs")
     frame_stack = _positive(kwargs.pop("frame_stack", 1), f"{where}, frame_stack")
-    atari = _is_atari_wrapper(kwargs.pop("env_wrapper", None), f"{where}, env_wrapper")
+    wrappers = _wrappers(kwargs.pop("env_wrapper", None), f"{where}, env_wrapper")
     env_kwargs = _numbers(kwargs.pop("env_kwargs", {}), f"{where}, env_kwargs")
     policy = kwargs.pop("policy")
     if policy not in [*algorithm.policy_aliases]:
@@ -190,7 +202,16 @@ def from_section(
         kwargs["policy_kwargs"] = _policy_kwargs(
             kwargs["policy_kwargs"], f"{where}, policy_kwargs", algorithm.policy_aliases[policy]
         )
-    return Hyperparams(n_timesteps, n_envs, policy, kwargs, frame_stack, atari, env_kwargs)
+    return Hyperparams(
+        n_timesteps,
+        n_envs,
+        policy,
+        kwargs,
+        frame_stack,
+        atari=ATARI_WRAPPER in wrappers,
+        env_kwargs=env_kwargs,
+        show_actions=SHOW_ACTIONS in wrappers,
+    )
 
 
 def _check_names(
@@ -234,16 +255,19 @@ def _numbers(value: object, where: str) -> dict[str, bool | int | float]:
     return value
 
 
-def _is_atari_wrapper(value: object, where: str) -> bool:
-    """Whether Atari's preprocessing is asked for, as rl_zoo3 does: by the wrapper's name."""
+def _wrappers(value: object, where: str) -> list[str]:
+    """The wrappers asked for, as rl_zoo3 does by their names: Atari's preprocessing, and around it
+    what shows actions, or none."""
     if value is None:
-        return False
-    if value not in (ATARI_WRAPPER, [ATARI_WRAPPER]):
+        return []
+    names = value if isinstance(value, list) else [value]
+    if names not in ([ATARI_WRAPPER], [ATARI_WRAPPER, SHOW_ACTIONS]):
         raise ValueError(
-            f"{where}: {value!r} is not {ATARI_WRAPPER}, the only one that is known, since nothing "
-            "is imported that a file names: use others in a script of your own"
+            f"{where}: {value!r} is not {ATARI_WRAPPER}, nor [{ATARI_WRAPPER}, {SHOW_ACTIONS}], "
+            "the only ones that are known, since nothing is imported that a file names: use others "
+            "in a script of your own"
         )
-    return True
+    return names
 
 
 def _positive(value: object, where: str) -> int:

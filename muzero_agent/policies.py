@@ -142,7 +142,7 @@ class MuZeroPolicy(BasePolicy):
         self.channels_come_last = False
 
         self.network = self._make_network()
-        self.target_network = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.target_network = copy.deepcopy(self.network).requires_grad_(False)
         self.planner = LatentPlanner(self.target_network)
         self._first = Traced(_First, flag="traceable_representation")
         self._first_learning_rate = lr_schedule(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -164,10 +162,11 @@ class ResNet(MuZeroNetwork):
         chess: else h has to carry both views, since convolutions do not reach across the board
     :param downsample: reduce the height and width 16 times, as for pixels; boards keep theirs
     :param encoder: how, see `ENCODERS`
+    :param action_rows: how many of the last rows of each plane show the action that led to it, in
+        blocks from left to right, see `adapters.envs.atari.ShowActions`: h learns a bias for each
+        channel from them, as MuZero's h sees past actions everywhere (appendix E). They are no part
+        of the picture: neither moved nor decoded
     :param head_width: width of the hidden layer of each head
-    :param head_dropout: share of what each layer of a head sees that is left out at random in
-        training (Srivastava et al. 2014), against values that are learned by heart; heads of
-        `actions="chess"` see all
     :param decoded_planes: how many of the planes observed `decode` tells, the first ones of boards
         and of pixels the last ones, which are the newest of stacked frames; 0: it tells none
     :param normalize_pixels: scale each pixel by the mean and variance of all seen so far, and clip
@@ -193,8 +192,8 @@ class ResNet(MuZeroNetwork):
         flip_latent: bool = False,
         downsample: bool = False,
         encoder: str = "residual",
+        action_rows: int = 0,
         head_width: int = 64,
-        head_dropout: float = 0.0,
         decoded_planes: int = 0,
         normalize_pixels: bool = False,
         support_bound: float = 30.0,
@@ -214,7 +213,18 @@ class ResNet(MuZeroNetwork):
             _blocks(channels, num_blocks),
         )
         self.flip_latent = flip_latent
-        height, width = (_downsampled(n) if downsample else n for n in image_shape[1:])
+        self.picture_height = image_shape[1] - action_rows
+        self.seen_actions = None
+        if action_rows:
+            self.action_width = image_shape[2] // num_actions
+            if not (downsample and 0 < action_rows < image_shape[1] and self.action_width):
+                raise ValueError(
+                    f"net_arch: action_rows={action_rows}: of pictures alone, as ShowActions makes "
+                    f"them of {num_actions} actions; here are observations of {image_shape}"
+                )
+            self.seen_actions = nn.Linear(image_shape[0] * num_actions, channels, bias=False)
+        sides = (self.picture_height, image_shape[2])
+        height, width = (_downsampled(n) if downsample else n for n in sides)
         cells = height * width
         self.action_embedding = nn.Embedding(num_actions, channels)
         if actions not in GEOMETRIES:
@@ -248,14 +258,13 @@ class ResNet(MuZeroNetwork):
         self.transition = _blocks(
             channels, num_blocks if dynamics_blocks is None else dynamics_blocks
         )
-        if not 0 <= head_dropout < 1:
-            raise ValueError(
-                f"net_arch: head_dropout={head_dropout}: give a share from 0 to below 1"
-            )
-        head = partial(self._head, channels, cells, head_width, dropout=head_dropout)
-        self.reward_head = head(self.support.size)
-        self.value_head = head(self.support.size)
-        self.policy_head = _ChessHead(channels, policy_attention) if chess else head(num_actions)
+        self.reward_head = self._head(channels, cells, head_width, self.support.size)
+        self.value_head = self._head(channels, cells, head_width, self.support.size)
+        self.policy_head = (
+            _ChessHead(channels, policy_attention)
+            if chess
+            else self._head(channels, cells, head_width, num_actions)
+        )
         self.projector = nn.Sequential(
             nn.Flatten(),
             nn.Linear(channels * cells, 4 * head_width),
@@ -284,23 +293,16 @@ class ResNet(MuZeroNetwork):
             self.running_norm.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     @staticmethod
-    def _head(
-        channels: int, cells: int, width: int, size_out: int, dropout: float = 0.0
-    ) -> nn.Sequential:
+    def _head(channels: int, cells: int, width: int, size_out: int) -> nn.Sequential:
         planes = min(channels, 16)
-        seen: nn.Module = nn.Flatten()
-        hidden: nn.Module = nn.ReLU(inplace=True)
-        if dropout:  # within layers that are there without it, so that weights keep their names
-            seen = nn.Sequential(seen, nn.Dropout(dropout))
-            hidden = nn.Sequential(hidden, nn.Dropout(dropout))
         return nn.Sequential(
             nn.Conv2d(channels, planes, 1, bias=False),
             nn.GroupNorm(1, planes),
             nn.ReLU(inplace=True),
-            seen,
+            nn.Flatten(),
             nn.Linear(planes * cells, width),
             nn.LayerNorm(width),
-            hidden,
+            nn.ReLU(inplace=True),
             zero_linear(width, size_out),
         )
 
@@ -316,7 +318,13 @@ class ResNet(MuZeroNetwork):
         assert isinstance(seen, Tensor)
         if self.attacks is not None:
             seen = torch.cat((seen, self.attacks(seen)), 1)
-        return scale_min_max(self.encoder(seen))
+        if self.seen_actions is None:
+            return scale_min_max(self.encoder(seen))
+        width = self.action_width
+        shown = seen[:, :, -1, width // 2 :: width][:, :, : self.num_actions].flatten(1)
+        hidden = self.encoder[0](seen[:, :, : self.picture_height])
+        hidden = hidden + self.seen_actions(shown)[:, :, None, None]
+        return scale_min_max(self.encoder[1](hidden))
 
     @torch.no_grad()
     def observe(self, obs: Obs) -> None:
@@ -340,28 +348,31 @@ class ResNet(MuZeroNetwork):
 
     def decoded_part(self, seen: Tensor) -> Tensor:
         planes = self.decoded_planes
-        return seen[:, -planes:] if self.downsample else seen[:, :planes]
+        return seen[:, -planes:, : self.picture_height] if self.downsample else seen[:, :planes]
 
     def reconstruction_errors(self, latent: Tensor, seen: Tensor) -> Tensor:
         """Of pixels the mean squared error: where they are scaled by their own variance, what moves
         counts as much as it is rare."""
         if not self.downsample:
             return super().reconstruction_errors(latent, seen)
-        height, width = seen.shape[2:]
-        told = self.decode(latent)[..., :height, :width]
-        return (told - self.decoded_part(seen)).square().flatten(1).mean(1)
+        part = self.decoded_part(seen)
+        told = self.decode(latent)[..., : part.shape[2], : part.shape[3]]
+        return (told - part).square().flatten(1).mean(1)
 
     def shifted(self, seen: Tensor, offsets: Tensor) -> Tensor:
         """Where pixels are scaled by their own mean and variance, what differs from the mean
         picture moves, by as many standard deviations, and the mean stays where it is."""
         if not self.shifts:
             return super().shifted(seen, offsets)
-        height, width = seen.shape[2:]
+        height, width = self.picture_height, seen.shape[3]
         down, right = offsets.unbind(1)
         rows = (torch.arange(height, device=seen.device) - down[:, None]).clamp_(0, height - 1)
         columns = (torch.arange(width, device=seen.device) - right[:, None]).clamp_(0, width - 1)
         pixels = (rows[:, :, None] * width + columns[:, None]).flatten(1)[:, None]  # [B, 1, H * W]
-        return seen.flatten(2).gather(2, pixels.expand(-1, seen.shape[1], -1)).view(seen.shape)
+        picture, below = seen[:, :, :height], seen[:, :, height:]
+        moved = picture.flatten(2).gather(2, pixels.expand(-1, seen.shape[1], -1))
+        moved = moved.view(picture.shape)
+        return torch.cat((moved, below), 2) if below.shape[2] else moved
 
     def project(self, latent: Tensor) -> Tensor:
         return self.projector(latent)  # type: ignore[no-any-return]

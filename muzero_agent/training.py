@@ -41,7 +41,8 @@ OF_ENVIRONMENTS = {  # libraries, and the modules by which they are known to be 
     "ale-py": "ale_py", "box2d": "Box2D", "chess": "chess", "minatar": "minatar",
     "pettingzoo": "pettingzoo",
 }  # fmt: skip
-PREPROCESSING = ("frame_stack", "atari", "env_kwargs")  # arguments of `hyperparams.make_env`
+# arguments of `hyperparams.make_env`
+PREPROCESSING = ("frame_stack", "atari", "show_actions", "env_kwargs")
 
 
 class _Config(BaseModel):
@@ -55,6 +56,7 @@ class _Config(BaseModel):
     n_envs: PositiveInt
     frame_stack: PositiveInt = 1
     atari: bool = False
+    show_actions: bool = False
     env_kwargs: dict[str, bool | int | float] = {}
     set: list[str]
     hyperparams: str | None
@@ -164,9 +166,10 @@ def preprocessing_of(model: Path, env: str) -> dict[str, Any]:
     return {name: getattr(params, name) for name in PREPROCESSING}
 
 
-def _wrappers(atari: bool, frame_stack: int) -> list[str]:
+def _wrappers(atari: bool, show_actions: bool, frame_stack: int) -> list[str]:
     """As a card names them."""
-    return ["AtariWrapper"] * atari + [f"VecFrameStack({frame_stack})"] * (frame_stack > 1)
+    names = ["AtariWrapper"] * atari + ["ShowActions"] * (atari and show_actions)
+    return names + [f"VecFrameStack({frame_stack})"] * (frame_stack > 1)
 
 
 def _read_wrappers(names: list[str]) -> dict[str, Any]:
@@ -174,12 +177,14 @@ def _read_wrappers(names: list[str]) -> dict[str, Any]:
     stacks = [re.fullmatch(r"VecFrameStack\((\d{1,3})\)", name) for name in names]
     found: dict[str, Any] = {
         "atari": "AtariWrapper" in names,
+        "show_actions": "ShowActions" in names,
         "frame_stack": next((int(stack[1]) for stack in stacks if stack), 1),
     }
     if _wrappers(**found) != names:
         raise ValueError(
             f"the model's card names the wrappers {names}, and known here are AtariWrapper and, "
-            "around it, VecFrameStack(2) and more: measure the model in a script of your own"
+            "around it, ShowActions, VecFrameStack(2) and more: measure the model in a script of "
+            "your own"
         )
     return found
 
@@ -310,7 +315,7 @@ def make_card(run: dict[str, Any], steps: int, seconds: float) -> zoo.Card:
         name=f"muzero-{run['env'].rpartition('/')[2]}",
         env=run["env"],
         env_kwargs=run["env_kwargs"],
-        wrappers=_wrappers(run["atari"], run["frame_stack"]),
+        wrappers=_wrappers(run["atari"], run["show_actions"], run["frame_stack"]),
         training_steps=steps,
         training_seconds=seconds,
         seed=run["seed"],

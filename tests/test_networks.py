@@ -232,40 +232,6 @@ def test_a_new_network_knows_nothing() -> None:
         assert step.scalars.abs().max() < 1e-5
 
 
-def test_heads_drop_out_in_training_alone() -> None:
-    """Value, policy and reward of the same latent vary in training, and nothing else does; in play
-    they are those of the same weights without it."""
-    torch.manual_seed(0)
-    network, plain = (
-        ResNet((2, 3, 3), 3, channels=8, head_width=16, head_dropout=share) for share in (0.5, 0.0)
-    )
-    for head in (network.reward_head, network.value_head, network.policy_head):
-        nn.init.normal_(head[-1].weight)  # type: ignore[index, arg-type]
-    plain.load_state_dict(network.state_dict())
-    latent = network.representation(torch.rand(1, 2, 3, 3)).expand(4000, -1, -1, -1)
-    action = torch.zeros(len(latent), dtype=torch.long)
-
-    def told(network: ResNet) -> tuple[Tensor, ...]:
-        return *network.prediction(latent), *network.dynamics(latent, action)
-
-    for in_play, of_plain in zip(told(network.eval()), told(plain), strict=True):
-        torch.testing.assert_close(in_play, of_plain)
-    policy, value, following, reward = told(network.train())
-    assert (following - following[0]).abs().max() < 1e-5
-    for logits in (policy, value, reward):
-        assert logits.std(0).min() > 0.1
-    torch.manual_seed(1)
-    again = network.value_head(latent)
-    torch.manual_seed(1)
-    assert torch.equal(again, network.value_head(latent))
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
-def test_a_share_that_heads_cannot_drop_out(share: float) -> None:
-    with pytest.raises(ValueError, match=r"head_dropout=.*give a share from 0 to below 1"):
-        ResNet((2, 3, 3), 3, channels=8, head_dropout=share)
-
-
 def test_pixels_are_reduced_to_six_by_six() -> None:
     network, _ = build("pixels")
     assert network.representation(torch.rand(1, 3, 96, 96)).shape[2:] == (6, 6)

@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 from stable_baselines3.common import env_util
+from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
@@ -46,6 +47,56 @@ def register_atari() -> None:
     gym.register_envs(ale_py)
 
 
+ACTION_ROWS = 4
+"""How many rows `ShowActions` adds below a picture, of which each action has a block."""
+
+
+class ShowActions(gym.Wrapper[Any, Any, Any, Any]):
+    """Pictures [H, W, C], with rows below that show the action which led to each: [H + 4, W, C].
+
+    MuZero's h sees past actions beside past frames (appendix E), for pictures alone need not tell
+    what comes next: Pong's paddle still goes where the action before the last one sent it. As rows
+    of the picture they are stacked, stored and handed to `predict` with it. Action a of A is the
+    block of W // A columns from a * (W // A) on, all 255, and the rest 0; after a reset all is 0.
+    The argument `action_rows` of `resnet.ResNet` has h read them.
+
+    :raises ValueError: if observations are no pictures of uint8, or too narrow for the actions
+    """
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        seen, actions = env.observation_space, env.action_space
+        if not isinstance(seen, gym.spaces.Box) or seen.dtype != np.uint8 or len(seen.shape) != 3:
+            raise ValueError(f"ShowActions needs pictures [H, W, C] of uint8, got {seen}")
+        if not isinstance(actions, gym.spaces.Discrete) or not 0 < actions.n <= seen.shape[1]:
+            raise ValueError(
+                f"ShowActions needs a Discrete action space of at most {seen.shape[1]} actions, "
+                f"the width of the pictures, got {actions}"
+            )
+        height, width, channels = seen.shape
+        self._width, self._first = width // int(actions.n), int(actions.start)
+        shape = (height + ACTION_ROWS, width, channels)
+        self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
+
+    def reset(self, **kwargs: Any) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        obs, info = self.env.reset(**kwargs)
+        return self._shown(obs), info
+
+    def step(self, action: Any) -> tuple[NDArray[np.uint8], Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._shown(obs, int(action) - self._first), reward, terminated, truncated, info
+
+    def _shown(self, obs: NDArray[np.uint8], action: int | None = None) -> NDArray[np.uint8]:
+        rows = np.zeros((ACTION_ROWS, *obs.shape[1:]), np.uint8)
+        if action is not None:
+            rows[:, action * self._width : (action + 1) * self._width] = 255
+        return np.concatenate((obs, rows))
+
+
+def _preprocessed_with_actions(env: Env, **kwargs: Any) -> Env:
+    return ShowActions(AtariWrapper(env, **kwargs))
+
+
 def is_atari(env_id: str) -> bool:
     """Whether an id is that of an Atari game; by its form where ale-py does not know it."""
     env_id = env_id.removeprefix(OWN_MODULE)
@@ -69,6 +120,7 @@ def make_atari_env(
     vec_env_cls: type[DummyVecEnv] | type[SubprocVecEnv] | None = None,
     vec_env_kwargs: dict[str, Any] | None = None,
     monitor_kwargs: dict[str, Any] | None = None,
+    show_actions: bool = False,
 ) -> VecEnv:
     """SB3's `make_atari_env`, which shows every fourth frame whatever the id.
 
@@ -88,6 +140,7 @@ def make_atari_env(
     :param vec_env_cls: `DummyVecEnv` unless given
     :param vec_env_kwargs: its arguments
     :param monitor_kwargs: arguments of SB3's `Monitor`
+    :param show_actions: below each picture, the action that led to it, see `ShowActions`
     :raises ValueError: if there is no such game, or if frames would be skipped twice
     :raises ImportError: if ale-py or OpenCV are missing
     """
@@ -101,17 +154,18 @@ def make_atari_env(
                 "others on top: give wrapper_kwargs=dict(frame_skip=...) alone"
             )
         env_id = OWN_MODULE + env_id.removeprefix(OWN_MODULE)  # SubprocVecEnv's processes import it
-    env = env_util.make_atari_env(
+    env = env_util.make_vec_env(
         env_id,
-        n_envs,
-        seed,
-        start_index,
-        monitor_dir,
-        wrapper_kwargs,
-        env_kwargs,
-        vec_env_cls,
-        vec_env_kwargs,
-        monitor_kwargs,
+        n_envs=n_envs,
+        seed=seed,
+        start_index=start_index,
+        monitor_dir=monitor_dir,
+        wrapper_class=_preprocessed_with_actions if show_actions else AtariWrapper,
+        wrapper_kwargs=wrapper_kwargs,
+        env_kwargs=env_kwargs,
+        vec_env_cls=vec_env_cls,
+        vec_env_kwargs=vec_env_kwargs,
+        monitor_kwargs=monitor_kwargs,
     )
     warn_of_compounded_skips(env)
     return env

@@ -135,7 +135,15 @@ def evaluation_envs(env_id: str, settings: Settings, seed: int, episodes: int) -
 
 def _envs(env_id: str, params: Hyperparams, count: int, seed: int) -> VecEnv:
     try:
-        return make_env(env_id, count, seed, params.frame_stack, params.atari, params.env_kwargs)
+        return make_env(
+            env_id,
+            count,
+            seed,
+            params.frame_stack,
+            params.atari,
+            params.env_kwargs,
+            params.show_actions,
+        )
     except DependencyNotInstalled as error:
         extra = "box2d" if "box2d" in str(error).lower() else "all"
         raise ImportError(
