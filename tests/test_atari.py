@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.atari import (
+    ShowActions,
     is_atari,
     make_atari_env,
     make_atari_vector_env,
@@ -187,6 +188,55 @@ def test_rewards_are_clipped_and_scores_are_not() -> None:
             break
     assert len(scores) == 2
     assert sum(scores) >= 5 * clipped.sum() > 0  # an invader is 5 to 30 points
+
+
+def test_actions_are_shown_below_the_pictures_that_they_led_to() -> None:
+    """All else is as without them; pictures are stacked with theirs, and final ones have them."""
+    plain = VecFrameStack(make_atari_env("PongNoFrameskip-v4", 2, seed=0, env_kwargs=SHORT), 2)
+    env = VecFrameStack(
+        make_atari_env("PongNoFrameskip-v4", 2, seed=0, env_kwargs=SHORT, show_actions=True), 2
+    )
+    assert env.observation_space.shape == (86, 84, 2)
+    assert env.observation_space.dtype == np.uint8
+    obs, expected = env.reset(), plain.reset()
+    assert isinstance(obs, np.ndarray)
+    assert isinstance(expected, np.ndarray)
+    assert not obs[:, 84:].any()
+    rng = np.random.default_rng(0)
+    before = np.full(2, -1)  # none
+    ends = 0
+    for _ in range(40):
+        actions = rng.integers(6, size=2)
+        obs, rewards, dones, infos = env.step(actions)
+        expected, others, *_, other_infos = plain.step(actions)
+        assert isinstance(obs, np.ndarray)
+        np.testing.assert_array_equal(obs[:, :84], expected)
+        np.testing.assert_array_equal(rewards, others)
+        for i in range(2):
+            shown = infos[i]["terminal_observation"] if dones[i] else obs[i]
+            if dones[i]:
+                ends += 1
+                np.testing.assert_array_equal(shown[:84], other_infos[i]["terminal_observation"])
+                assert not obs[i, 84:].any()
+            for plane, action in enumerate((before[i], actions[i])):
+                lit = np.zeros(84, bool)
+                if action >= 0:
+                    lit[14 * action : 14 * action + 14] = True
+                np.testing.assert_array_equal(shown[84:, :, plane], np.tile(255 * lit, (2, 1)))
+        before = np.where(dones, -1, actions)
+    assert ends >= 4
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: gym.make("CartPole-v1"), r"needs pictures \[H, W, C\] of uint8"),
+        (lambda: gym.make("CarRacing-v3", continuous=True), "needs a Discrete action space"),
+    ],
+)
+def test_actions_that_cannot_be_shown(make: Callable[[], Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        ShowActions(make())
 
 
 @pytest.mark.parametrize("life_loss_info", [False, True])
@@ -404,10 +454,12 @@ def test_games_have_the_settings_of_atari(env_id: str) -> None:
     assert is_atari(env_id)
     params = load_hyperparams(env_id)
     assert params == load_hyperparams("atari")
-    assert (params.policy, params.frame_stack, params.atari) == ("CnnPolicy", 4, True)
+    assert (params.policy, params.frame_stack) == ("CnnPolicy", 4)
+    assert params.atari
+    assert params.show_actions
     assert params.kwargs["gamma"] == pytest.approx(0.997**4, abs=1e-6)
     env = params._replace(n_envs=1).make_env(env_id, seed=0)
-    assert env.observation_space.shape == (84, 84, 4)
+    assert env.observation_space.shape == (86, 84, 4)
 
 
 def test_others_have_not() -> None:
@@ -431,13 +483,13 @@ def test_train_resume_and_eval(tmp_path: Path) -> None:
     done = run(*common, "--steps", "32", "--n-envs", "1", *options)
     assert done.exit_code == 0, done.output
     config = json.loads((out / "run.json").read_text())
-    assert (config["frame_stack"], config["atari"]) == (3, True)
+    assert (config["frame_stack"], config["atari"], config["show_actions"]) == (3, True, True)
     done = run(*common, "--steps", "40", "--resume")
     assert done.exit_code == 0, done.output
     done = run("eval", out / "model", "--episodes", "1", "--simulations", "1", "--json", result)
     assert done.exit_code == 0, done.output
     assert json.loads(result.read_text())["env"] == "ALE/Breakout-v5"
-    assert zoo.load(out / "model").observation_space.shape == (3, 84, 84)
+    assert zoo.load(out / "model").observation_space.shape == (3, 86, 84)
     done = run("eval", out / "model", "--env", "CartPole-v1")
     assert done.exit_code == 2
     assert "CartPole-v1 is not among ale-py's" in done.output

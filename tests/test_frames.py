@@ -14,9 +14,9 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecTransposeImage
 
+from muzero_agent.adapters.envs.atari import make_atari_env
 from muzero_agent.frames import DictStore, PlainStore, PlaneStore, Store, observation_store
 from muzero_agent.replay import TrajectoryReplayBuffer
 
@@ -259,11 +259,13 @@ def test_a_saved_replay_is_as_large_as_what_it_holds(shape: tuple[int, ...]) -> 
 # -- Atari ---------------------------------------------------------------------------------------
 
 
-def pong(steps: int) -> Iterator[tuple[Array, Array | None]]:
+def pong(steps: int, show_actions: bool = False) -> Iterator[tuple[Array, Array | None]]:
     """Stacks of Pong under random play, and what ended the episode, if something did."""
     gym.register_envs(pytest.importorskip("ale_py"))
     pytest.importorskip("cv2")
-    env = VecTransposeImage(VecFrameStack(make_atari_env("PongNoFrameskip-v4", seed=0), 4))
+    env = VecTransposeImage(
+        VecFrameStack(make_atari_env("PongNoFrameskip-v4", seed=0, show_actions=show_actions), 4)
+    )
     rng = np.random.default_rng(0)
     obs: Any = env.reset()
     for _ in range(steps):
@@ -273,13 +275,14 @@ def pong(steps: int) -> Iterator[tuple[Array, Array | None]]:
     env.close()
 
 
-def test_a_step_of_pong_takes_seven_kilobytes() -> None:
+@pytest.mark.parametrize("show_actions", [False, True])
+def test_a_step_of_pong_takes_seven_kilobytes(show_actions: bool) -> None:
     """All that the replay holds, as Python's allocator counts it: reserved memory, used or not."""
-    played = list(pong(2500))
+    played = list(pong(2500, show_actions))
     rows = 2000
     tracemalloc.start()
     try:
-        replay = make_replay(spaces.Box(0, 255, (4, 84, 84), np.uint8), rows)
+        replay = make_replay(spaces.Box(0, 255, played[0][0].shape, np.uint8), rows)
         for obs, last in played:
             add(replay, obs)
             if last is not None:

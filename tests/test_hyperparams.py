@@ -63,7 +63,23 @@ def test_preprocessing_is_what_the_file_says(tmp_path: Path) -> None:
 def test_ataris_wrapper_is_known_by_its_name(listed: bool, tmp_path: Path) -> None:
     name = "[stable_baselines3.common.atari_wrappers.AtariWrapper]"
     line = f"n_timesteps: 9, policy: CnnPolicy, env_wrapper: {name if listed else name[1:-1]}"
-    assert load_hyperparams("X-v0", written(tmp_path, f"default: {{{line}}}")).atari
+    params = load_hyperparams("X-v0", written(tmp_path, f"default: {{{line}}}"))
+    assert (params.atari, params.show_actions) == (True, False)
+
+
+def test_what_shows_actions_is_known_around_ataris_wrapper(tmp_path: Path) -> None:
+    atari = "stable_baselines3.common.atari_wrappers.AtariWrapper"
+    shown = "muzero_agent.adapters.envs.atari.ShowActions"
+    line = "n_timesteps: 9, policy: CnnPolicy, frame_stack: 2, env_wrapper: "
+    path = written(tmp_path, f"default: {{{line}[{atari}, {shown}]}}")
+    params = load_hyperparams("PongNoFrameskip-v4", path)
+    assert (params.atari, params.show_actions) == (True, True)
+    env = params.make_env("PongNoFrameskip-v4")
+    assert env.observation_space.shape == (86, 84, 2)
+    for wrong in (f"[{shown}, {atari}]", shown):
+        path = written(tmp_path, f"default: {{{line}{wrong}}}")
+        with pytest.raises(ValueError, match="the only ones that are known"):
+            load_hyperparams("PongNoFrameskip-v4", path)
 
 
 def test_values_arrive_as_the_constructor_wants_them(tmp_path: Path) -> None:
@@ -119,7 +135,10 @@ def test_classes_are_known_by_their_names(algorithm: type[BaseAlgorithm]) -> Non
         ("n_timesteps: .inf", "n_timesteps: inf is not"),
         ("n_envs: 1.5", "n_envs: 1.5 is not"),
         ("frame_stack: 0", "CartPole-v1, frame_stack: 0 is not"),
-        ("env_wrapper: os.system", "env_wrapper: 'os.system' is not .*AtariWrapper, the only"),
+        (
+            "env_wrapper: os.system",
+            "env_wrapper: 'os.system' is not .*AtariWrapper, nor .*the only",
+        ),
         ("env_wrapper: [{a.B: {c: 1}}]", "nothing is imported that a file names"),
         ("policy: TablePolicy", "'TablePolicy' is none of .*MlpPolicy"),
         ("num_simulation: 8", "not an argument of MuZero; did you mean num_simulations"),

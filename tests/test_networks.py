@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -230,6 +233,50 @@ def test_a_new_network_knows_nothing() -> None:
         step = network.recurrent_inference(latent, torch.tensor([0, 1]))
         assert step.policy_logits.abs().max() == 0
         assert step.scalars.abs().max() < 1e-5
+
+
+def test_actions_shown_below_pictures_are_seen_and_neither_moved_nor_told() -> None:
+    torch.manual_seed(0)
+    actions, planes = 3, 2
+    network = ResNet(
+        (planes, 36, 32), actions, channels=8, downsample=True, encoder="strided", action_rows=4,
+        decoded_planes=1,
+    )  # fmt: skip
+    obs = torch.rand(1, planes, 36, 32).repeat(actions**planes, 1, 1, 1)
+    obs[:, :, 32:] = 0.0
+    for row, pair in enumerate(itertools.product(range(actions), repeat=planes)):
+        for plane, action in enumerate(pair):
+            obs[row, plane, 32:, 10 * action : 10 * (action + 1)] = 1.0
+    latents = network.representation(obs)
+    assert latents.shape[2:] == network.action_plane.shape[2:] == (2, 2)
+    distance = torch.cdist(latents.flatten(1), latents.flatten(1))
+    assert (distance + torch.eye(len(obs))).min() > 1e-4  # each pair of actions is seen
+    pictures_alone = torch.cat((torch.rand(1, planes, 32, 32), obs[:1, :, 32:]), 2)
+    assert (network.representation(pictures_alone) - latents[:1]).abs().max() > 1e-4
+    assert network.decoded_part(obs).shape == (len(obs), 1, 32, 32)
+    assert network.reconstruction_errors(latents, obs).shape == (len(obs),)
+    offsets = torch.tensor([[3, -2]]).expand(len(obs), -1)
+    moved = network.shifted(obs, offsets)
+    assert torch.equal(moved[:, :, 32:], obs[:, :, 32:])
+    assert torch.equal(moved[:, :, 3:32, :30], obs[:, :, :29, 2:])
+    part = network.decoded_part(obs)
+    assert torch.equal(network.shifted(part, offsets), network.decoded_part(moved))
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_actions", "arch"),
+    [
+        ((1, 36, 32), 40, {"downsample": True, "action_rows": 4}),  # too narrow
+        ((1, 36, 32), 3, {"downsample": True, "action_rows": 36}),
+        ((1, 36, 32), 3, {"downsample": True, "action_rows": -1}),
+        ((1, 6, 7), 3, {"action_rows": 2}),  # a board
+    ],
+)
+def test_rows_that_cannot_show_actions(
+    shape: tuple[int, int, int], num_actions: int, arch: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"net_arch: action_rows=.*ShowActions"):
+        ResNet(shape, num_actions, **arch)
 
 
 def test_pixels_are_reduced_to_six_by_six() -> None:

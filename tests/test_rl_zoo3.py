@@ -72,7 +72,13 @@ def test_atari_games_have_their_section(tmp_path: Path) -> None:
     assert "skipped twice" not in done.stderr
     (saved,) = tmp_path.rglob("PongNoFrameskip-v4/config.yml")
     config = " ".join(saved.read_text().split())
-    for line in ("AtariWrapper", "frame_stack - 4", "gamma - 0.988054", "policy - CnnPolicy"):
+    for line in (
+        "AtariWrapper",
+        "ShowActions",
+        "frame_stack - 4",
+        "gamma - 0.988054",
+        "policy - CnnPolicy",
+    ):
         assert line in config
 
 

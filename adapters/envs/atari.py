@@ -47,12 +47,12 @@ def register_atari() -> None:
     gym.register_envs(ale_py)
 
 
-ACTION_ROWS = 4
+ACTION_ROWS = 2
 """How many rows `ShowActions` adds below a picture, of which each action has a block."""
 
 
 class ShowActions(gym.Wrapper[Any, Any, Any, Any]):
-    """Pictures [H, W, C], with rows below that show the action which led to each: [H + 4, W, C].
+    """Pictures [H, W, C], with rows below that show the action which led to each: [H + 2, W, C].
 
     MuZero's h sees past actions beside past frames (appendix E), for pictures alone need not tell
     what comes next: Pong's paddle still goes where the action before the last one sent it. As rows

@@ -139,11 +139,21 @@ def test_wrappers_of_a_card(tmp_path: Path) -> None:
         card = zoo.card("cartpole").model_copy(update={"wrappers": list(wrappers)})
         return zoo.export("cartpole", tmp_path / "model", card=card)
 
-    for atari, frame_stack in ((True, 4), (True, 1), (False, 3), (False, 1)):
-        names = ["AtariWrapper"] * atari + [f"VecFrameStack({frame_stack})"] * (frame_stack > 1)
+    for atari, shown, frame_stack in (
+        (True, True, 4), (True, False, 4), (True, False, 1), (False, False, 3), (False, False, 1)
+    ):  # fmt: skip
+        names = ["AtariWrapper"] * atari + ["ShowActions"] * shown
+        names += [f"VecFrameStack({frame_stack})"] * (frame_stack > 1)
         found = preprocessing_of(export(*names), "CartPole-v1")
-        assert found == {"atari": atari, "frame_stack": frame_stack, "env_kwargs": {}}
-    for strange in (["Mine"], ["VecFrameStack(4)", "AtariWrapper"], ["VecFrameStack(99999)"]):
+        assert found == {
+            "atari": atari, "show_actions": shown, "frame_stack": frame_stack, "env_kwargs": {}
+        }  # fmt: skip
+    for strange in (
+        ["Mine"],
+        ["VecFrameStack(4)", "AtariWrapper"],
+        ["VecFrameStack(99999)"],
+        ["ShowActions"],
+    ):
         done = run("eval", export(*strange))
         assert done.exit_code == 2
         assert f"names the wrappers {strange}" in done.output
