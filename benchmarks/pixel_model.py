@@ -62,7 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class Play(NamedTuple):
     """Play of N environments, T decisions long."""
 
-    obs: NDArray[np.uint8]  # [T, N, 4, 84, 84]
+    obs: NDArray[np.uint8]  # [T, N, 4, H, 84]
     memory: NDArray[np.float32]  # [T, N, 4], in the order of MEMORY
     actions: NDArray[np.int64]  # [T, N]
     rewards: NDArray[np.float32]  # [T, N]

@@ -38,6 +38,7 @@ from pixel_model import DOWN, MEMORY, UP
 from pong_replay import learned
 
 from muzero_agent import MuZero
+from muzero_agent.adapters.envs.atari import ACTION_ROWS
 from muzero_agent.machine import machine
 
 MOVES = ((0, 1), UP, DOWN)
@@ -55,8 +56,8 @@ class Moments(NamedTuple):
     """M states before balls came, and what is counted of each of the three moves from there."""
 
     before: NDArray[np.int64]  # [M], decisions
-    obs: NDArray[np.uint8]  # [M, 4, 84, 84]
-    following: NDArray[np.uint8]  # [M, 3, 4, 84, 84]
+    obs: NDArray[np.uint8]  # [M, 4, H, 84], H = 84, and more where actions are shown
+    following: NDArray[np.uint8]  # [M, 3, 4, H, 84]
     rewards: NDArray[np.float32]  # [M, 3]
     hit: NDArray[np.float32]  # [M, 3], share of the continuations
 
@@ -65,9 +66,12 @@ class Moments(NamedTuple):
 
 
 class Emulator:
-    """Pong as `AtariWrapper` and four stacked frames show it, with states to go back to."""
+    """Pong as `AtariWrapper` and four stacked frames show it, with states to go back to.
 
-    def __init__(self, seed: int) -> None:
+    :param shows_actions: as `ShowActions` does
+    """
+
+    def __init__(self, seed: int, shows_actions: bool = False) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self.ale = ALEInterface()
         self.ale.setInt("random_seed", seed)
@@ -76,6 +80,7 @@ class Emulator:
         assert rom is not None
         self.ale.loadROM(rom)
         self.actions = self.ale.getMinimalActionSet()
+        self.rows = ACTION_ROWS if shows_actions else 0
         self.begin(0)
 
     def begin(self, idle: int) -> None:
@@ -83,15 +88,24 @@ class Emulator:
         self.ale.reset_game()
         for _ in range(idle):
             self.ale.act(self.actions[0])
-        self.obs = np.repeat(_seen(self.ale.getScreenRGB())[None], 4, 0)
+        self.obs = np.repeat(self._with_rows(_seen(self.ale.getScreenRGB()))[None], 4, 0)
 
     def step(self, action: int) -> float:
         reward = sum(self.ale.act(self.actions[action]) for _ in range(3))
         before = self.ale.getScreenRGB()
         reward += self.ale.act(self.actions[action])
-        newest = _seen(np.maximum(before, self.ale.getScreenRGB()))
+        newest = self._with_rows(_seen(np.maximum(before, self.ale.getScreenRGB())), action)
         self.obs = np.concatenate((self.obs[1:], newest[None]))
         return float(reward)
+
+    def _with_rows(
+        self, picture: NDArray[np.uint8], action: int | None = None
+    ) -> NDArray[np.uint8]:
+        rows = np.zeros((self.rows, picture.shape[1]), np.uint8)
+        if action is not None:
+            width = picture.shape[1] // len(self.actions)
+            rows[:, action * width : (action + 1) * width] = 255
+        return np.concatenate((picture, rows))
 
     def ball(self) -> int:
         return int(self.ale.getRAM()[BALL])
@@ -110,10 +124,17 @@ def _seen(screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(small, np.uint8)
 
 
+def shows_actions(player: MuZero) -> bool:
+    """Whether a model of Atari saw actions below its pictures."""
+    shape = player.observation_space.shape
+    assert shape is not None
+    return shape[-2] > shape[-1]
+
+
 def moments_of(player: MuZero, each: int, rollouts: int, seed: int) -> Moments:
     """So many moments of play by the network's policy, for each number of decisions before."""
     rng = np.random.default_rng(seed)
-    emulator = Emulator(seed)
+    emulator = Emulator(seed, shows_actions(player))
 
     def act() -> float:
         logits = player.policy.evaluate(emulator.obs[None]).prior_logits[0]

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pong_actions import MOVES, OWN_SIDE, Emulator, look, moments_of
+from pong_actions import MOVES, OWN_SIDE, Emulator, look, moments_of, shows_actions
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -43,14 +43,14 @@ LEARNING_RATE = 1e-3
 class States(NamedTuple):
     """N states where the ball comes, and what follows each of the three moves."""
 
-    obs: NDArray[np.uint8]  # [N, 4, 84, 84]
-    following: NDArray[np.uint8]  # [N, 3, 4, 84, 84]
+    obs: NDArray[np.uint8]  # [N, 4, H, 84]
+    following: NDArray[np.uint8]  # [N, 3, 4, H, 84]
 
 
 def states_of(player: MuZero, num: int, seed: int) -> States:
     """States of play by the network's policy."""
     rng = np.random.default_rng(seed)
-    emulator = Emulator(seed)
+    emulator = Emulator(seed, shows_actions(player))
     emulator.begin(int(rng.integers(1, 31)))
     seen: list[NDArray[np.uint8]] = []
     behind: list[NDArray[np.uint8]] = []
