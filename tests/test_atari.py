@@ -198,9 +198,9 @@ def test_actions_are_shown_below_the_pictures_that_they_led_to() -> None:
     )
     assert env.observation_space.shape == (86, 84, 2)
     assert env.observation_space.dtype == np.uint8
-    obs, expected = env.reset(), plain.reset()
-    assert isinstance(obs, np.ndarray)
-    assert isinstance(expected, np.ndarray)
+    obs: Any = env.reset()
+    expected: Any = plain.reset()
+    np.testing.assert_array_equal(obs[:, :84], expected)
     assert not obs[:, 84:].any()
     rng = np.random.default_rng(0)
     before = np.full(2, -1)  # none
@@ -208,8 +208,7 @@ def test_actions_are_shown_below_the_pictures_that_they_led_to() -> None:
     for _ in range(40):
         actions = rng.integers(6, size=2)
         obs, rewards, dones, infos = env.step(actions)
-        expected, others, *_, other_infos = plain.step(actions)
-        assert isinstance(obs, np.ndarray)
+        expected, others, _, other_infos = plain.step(actions)
         np.testing.assert_array_equal(obs[:, :84], expected)
         np.testing.assert_array_equal(rewards, others)
         for i in range(2):
