@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pixel_model import average_precision, play_by
+from pixel_model import average_precision, play_by, shows_actions
 from torch import Tensor
 
 from muzero_agent import MuZero
@@ -138,6 +138,8 @@ def main() -> None:
     torch.set_num_threads(1)
 
     params = load_hyperparams(ENV)
+    model = MuZero.load(given.checkpoint / "model.zip", device="cpu")
+    params = params._replace(show_actions=shows_actions(model.observation_space))
     player = load_checkpoint(given.checkpoint, params.make_env(ENV, seed=given.seed), "cpu")
     replay = stored(player)
     play = play_by(player, given.held_out, given.seed + 1000, ENV)

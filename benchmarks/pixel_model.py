@@ -69,10 +69,18 @@ class Play(NamedTuple):
     ends: NDArray[np.bool_]  # [T, N], of episodes
 
 
+def shows_actions(space: spaces.Space[Any]) -> bool:
+    """Whether stacked pictures of Atari, channels first, have rows below that show actions."""
+    assert space.shape is not None
+    return space.shape[-2] > space.shape[-1]
+
+
 def play_by(player: MuZero | None, decisions: int, seed: int, env_id: str = ENV) -> Play:
     """Play that is not learned from: of the network's policy, without search, or at random, where
     actions are kept up for 4 decisions on average."""
     params = load_hyperparams(env_id)
+    if player is not None:
+        params = params._replace(show_actions=shows_actions(player.observation_space))
     env = VecTransposeImage(params.make_env(env_id, seed=seed))
     rng = np.random.default_rng(seed)
     obs: Any = env.reset()

@@ -34,7 +34,7 @@ import torch
 import yaml
 from ale_py import ALEInterface, LoggerMode, roms
 from numpy.typing import NDArray
-from pixel_model import DOWN, MEMORY, UP
+from pixel_model import DOWN, MEMORY, UP, shows_actions
 from pong_replay import learned
 
 from muzero_agent import MuZero
@@ -124,17 +124,10 @@ def _seen(screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(small, np.uint8)
 
 
-def shows_actions(player: MuZero) -> bool:
-    """Whether a model of Atari saw actions below its pictures."""
-    shape = player.observation_space.shape
-    assert shape is not None
-    return shape[-2] > shape[-1]
-
-
 def moments_of(player: MuZero, each: int, rollouts: int, seed: int) -> Moments:
     """So many moments of play by the network's policy, for each number of decisions before."""
     rng = np.random.default_rng(seed)
-    emulator = Emulator(seed, shows_actions(player))
+    emulator = Emulator(seed, shows_actions(player.observation_space))
 
     def act() -> float:
         logits = player.policy.evaluate(emulator.obs[None]).prior_logits[0]

@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pong_actions import MOVES, OWN_SIDE, Emulator, look, moments_of, shows_actions
+from pixel_model import shows_actions
+from pong_actions import MOVES, OWN_SIDE, Emulator, look, moments_of
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -50,7 +51,7 @@ class States(NamedTuple):
 def states_of(player: MuZero, num: int, seed: int) -> States:
     """States of play by the network's policy."""
     rng = np.random.default_rng(seed)
-    emulator = Emulator(seed, shows_actions(player))
+    emulator = Emulator(seed, shows_actions(player.observation_space))
     emulator.begin(int(rng.integers(1, 31)))
     seen: list[NDArray[np.uint8]] = []
     behind: list[NDArray[np.uint8]] = []

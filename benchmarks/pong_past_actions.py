@@ -2,11 +2,11 @@
 
     python benchmarks/pong_past_actions.py
 
-Small networks tell the own paddle's next place from where ball and paddles were in the last three
-decisions, by the emulator's memory, which is what four stacked pictures can show at best, and from
-the next action; and from the last actions besides. They are fitted to 80% of play, in which random
-actions are kept up for 4 decisions on average, or, with --player, to a model's, by its policy, and
-judged by the last 20% of it. One thread.
+Small networks tell the own paddle's next place from where ball and paddles were in the last four
+decisions, by the emulator's memory, as four stacked pictures show it, and from the next action; and
+from the actions that led to the last pictures besides. They are fitted to 80% of play, in which
+random actions are kept up for 4 decisions on average, or, with --player, to a model's, by its
+policy, and judged by the last 20% of it. One thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from muzero_agent.machine import machine
 
 ENV = "PongNoFrameskip-v4"  # without sticky actions
 OWN = list(MEMORY).index("own paddle")
-SEEN = 3  # decisions whose memory is seen, the newest one's among them
+SEEN = 4  # decisions whose memory is seen, as many as pictures are stacked
 PAST = (0, 1, 2)  # numbers of past actions that are seen
 SCALE = 10.0  # pixels
 
@@ -80,7 +80,8 @@ def main() -> None:
 
     player = None if given.player is None else MuZero.load(given.player, device="cpu")
     play = play_by(player, given.decisions, given.seed, ENV)
-    arguments = {name: x for name, x in vars(given).items() if not isinstance(x, Path)}
+    arguments = {name: x for name, x in vars(given).items() if name not in ("json", "player")}
+    arguments["player"] = "random" if player is None else f"after {player.num_timesteps} steps"
     results: dict[str, Any] = {"machine": machine(), "arguments": arguments, "rows": {}}
     print("| past actions seen | error, root mean square | median |")
     print("| --- | ---: | ---: |")

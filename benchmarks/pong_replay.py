@@ -29,7 +29,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pixel_model import AHEAD, COMES, Play, average_precision, correlation, errors, play_by
+from pixel_model import (
+    AHEAD,
+    COMES,
+    Play,
+    average_precision,
+    correlation,
+    errors,
+    play_by,
+    shows_actions,
+)
 
 from muzero_agent import MuZero
 from muzero_agent.archive import read_replay
@@ -69,10 +78,13 @@ def with_priorities(replay: TrajectoryReplayBuffer, exponent: float) -> None:
 
 def learned(changes: dict[str, Any], checkpoint: Path, seconds: float, seed: int) -> MuZero:
     """A network that learned from a checkpoint's replay for some time of the CPU."""
+    replay = read_replay(checkpoint / "replay.pkl")
     params = load_hyperparams(ENV, changes={"reanalyse_ratio": 0, **changes})
+    if not shows_actions(replay.observation_space):  # of a run from before
+        params = params._replace(show_actions=False)
+        params.kwargs["policy_kwargs"]["net_arch"].pop("action_rows", None)
     model = MuZero(params.policy, params.make_env(ENV, seed=seed), seed=seed, **params.kwargs)
     model.learn(0)
-    replay = read_replay(checkpoint / "replay.pkl")
     if replay.full:
         raise ValueError(f"{checkpoint} has forgotten its first states: give one from before")
     if model.priority_exponent > 0:

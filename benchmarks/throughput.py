@@ -61,6 +61,8 @@ def cartpole(name: str) -> BaseAlgorithm:
 
 def pong(name: str) -> BaseAlgorithm:
     params = load_hyperparams(PONG)
+    if name != "MuZero":
+        params = params._replace(show_actions=False)
     if name == "DQN":
         params = params._replace(n_envs=1)  # as rl_zoo3 has it
     env = params.make_env(PONG, seed=0)

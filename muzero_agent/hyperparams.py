@@ -50,7 +50,7 @@ SCHEDULES = {  # of all algorithms
 }  # fmt: skip
 ATARI_WRAPPER = "stable_baselines3.common.atari_wrappers.AtariWrapper"
 SHOW_ACTIONS = "muzero_agent.adapters.envs.atari.ShowActions"
-"""The one `env_wrapper` that a file may name."""
+"""What a file may name as `env_wrapper`: the former, or both in this order."""
 
 
 class Hyperparams(NamedTuple):
@@ -103,6 +103,8 @@ def make_env(
     :param show_actions: those of Atari show actions, see `adapters.envs.atari.ShowActions`
     :raises ValueError: if it does not take these
     """
+    if show_actions and not atari:
+        raise ValueError(f"{env_id}: show_actions is of Atari's preprocessing: give atari=True")
     kwargs = dict(env_kwargs)
     register_minatar(env_id)
     try:

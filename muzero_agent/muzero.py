@@ -31,7 +31,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from muzero_agent.actions import num_actions, to_space
-from muzero_agent.adapters.envs.atari import warn_of_compounded_skips
+from muzero_agent.adapters.envs.atari import warn_of_action_rows, warn_of_compounded_skips
 from muzero_agent.adapters.envs.given import as_env
 from muzero_agent.architectures import telling_pixels
 from muzero_agent.archive import check_means, describe, read_replay, replacements
@@ -344,6 +344,7 @@ class MuZero(OffPolicyAlgorithm):
         self.set_random_seed(self.seed)  # again: now the generators' owners exist
         self._configured_policy()  # it is saved and evaluated by itself as well
         if self.env is not None:
+            warn_of_action_rows(self.env, self.policy.network.action_rows)
             _ = self.policy.optimizer  # now, so that what is wrong with its arguments is told
         self._sweep = Sweep()
         self._exploration = Exploration(self.n_envs)

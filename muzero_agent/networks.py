@@ -106,6 +106,9 @@ class MuZeroNetwork(nn.Module):
         told, seen = self.decode(latent).flatten(1), self.decoded_part(seen).flatten(1)
         return functional.binary_cross_entropy_with_logits(told, seen, reduction="none").mean(1)
 
+    action_rows: int = 0
+    """How many of the last rows of pictures it takes for such as show actions."""
+
     shifts: bool = False
     """Whether `shifted` moves what was observed, as it does pictures."""
 

@@ -164,8 +164,8 @@ class ResNet(MuZeroNetwork):
     :param encoder: how, see `ENCODERS`
     :param action_rows: how many of the last rows of each plane show the action that led to it, in
         blocks from left to right, see `adapters.envs.atari.ShowActions`: h learns a bias for each
-        channel from them, as MuZero's h sees past actions everywhere (appendix E). They are no part
-        of the picture: neither moved nor decoded
+        channel from the last of them, as MuZero's h sees past actions everywhere (appendix E). They
+        are no part of the picture: neither moved nor decoded
     :param head_width: width of the hidden layer of each head
     :param decoded_planes: how many of the planes observed `decode` tells, the first ones of boards
         and of pixels the last ones, which are the newest of stacked frames; 0: it tells none
@@ -213,14 +213,16 @@ class ResNet(MuZeroNetwork):
             _blocks(channels, num_blocks),
         )
         self.flip_latent = flip_latent
+        self.action_rows = action_rows
         self.picture_height = image_shape[1] - action_rows
         self.seen_actions = None
         if action_rows:
             self.action_width = image_shape[2] // num_actions
             if not (downsample and 0 < action_rows < image_shape[1] and self.action_width):
                 raise ValueError(
-                    f"net_arch: action_rows={action_rows}: of pictures alone, as ShowActions makes "
-                    f"them of {num_actions} actions; here are observations of {image_shape}"
+                    f"net_arch: action_rows={action_rows}: below pictures that are downsampled, of "
+                    f"at least {num_actions} columns, one for each action, as ShowActions makes "
+                    f"them; here are observations of {image_shape}"
                 )
             self.seen_actions = nn.Linear(image_shape[0] * num_actions, channels, bias=False)
         sides = (self.picture_height, image_shape[2])

@@ -349,6 +349,11 @@ def _new_directory(path: Path) -> Path:
 def _fresh_model(run: dict[str, Any], envs: VecEnv, device: str) -> MuZero:
     path = run["hyperparams"] or OWN_FILE
     params = load_hyperparams(run["env"], path, parse_changes(run["set"]))
+    if (params.atari, params.show_actions) != (run["atari"], run["show_actions"]):
+        raise ValueError(
+            "the run was begun when its settings preprocessed observations otherwise, and has no "
+            "checkpoint to go on from: begin it anew in another directory, without --resume"
+        )
     kwargs = dict(params.kwargs)
     if run["start_from"] is not None:
         means = {"support_mean": support_mean(Path(run["start_from"]))}

@@ -238,6 +238,31 @@ def test_actions_that_cannot_be_shown(make: Callable[[], Any], complaint: str) -
         ShowActions(make())
 
 
+@pytest.mark.parametrize(("shown", "read"), [(True, 0), (False, 2), (True, 1)])
+def test_rows_that_are_shown_and_read_belong_together(shown: bool, read: int) -> None:
+    env = VecFrameStack(make_atari_env("ALE/Pong-v5", show_actions=shown), 2)
+    arch = {"channels": 4} | ({"action_rows": read} if read else {})
+    tiny = TINY | {"policy_kwargs": {"net_arch": arch}}
+    with pytest.warns(UserWarning, match=rf"have {2 * shown} rows .* last {read} .*ShowActions"):
+        MuZero("CnnPolicy", env, **tiny)
+
+
+def test_many_actions_in_processes_of_their_own(recwarn: pytest.WarningsRecorder) -> None:
+    env = make_atari_env(
+        "MsPacmanNoFrameskip-v4", vec_env_cls=SubprocVecEnv, show_actions=True,
+        env_kwargs={"full_action_space": True},
+    )  # fmt: skip
+    try:
+        env.reset()
+        obs: Any = env.step(np.array([17]))[0]
+        assert np.flatnonzero(obs[0, -1, :, 0]).tolist() == [68, 69, 70, 71]  # of 84 // 18 columns
+        arch = {"channels": 4, "action_rows": 2}
+        MuZero("CnnPolicy", env, **TINY | {"policy_kwargs": {"net_arch": arch}})
+        assert not [w for w in recwarn if "rows" in str(w.message)]
+    finally:
+        env.close()
+
+
 @pytest.mark.parametrize("life_loss_info", [False, True])
 def test_final_observations_are_what_the_game_showed(life_loss_info: bool) -> None:
     """Against one that resets in the next step, and shows the final observation as any other."""
@@ -489,6 +514,12 @@ def test_train_resume_and_eval(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert json.loads(result.read_text())["env"] == "ALE/Breakout-v5"
     assert zoo.load(out / "model").observation_space.shape == (3, 86, 84)
+    old = tmp_path / "old"  # a run from before actions were shown, that has no checkpoint yet
+    old.mkdir()
+    (old / "run.json").write_text(json.dumps(config | {"show_actions": False}))
+    done = run("train", "ALE/Breakout-v5", "--out", old, "--no-progress", "--resume")
+    assert done.exit_code == 2
+    assert "begin it anew in another directory" in done.output.replace("\n", " ")
     done = run("eval", out / "model", "--env", "CartPole-v1")
     assert done.exit_code == 2
     assert "CartPole-v1 is not among ale-py's" in done.output

@@ -76,6 +76,8 @@ def test_what_shows_actions_is_known_around_ataris_wrapper(tmp_path: Path) -> No
     assert (params.atari, params.show_actions) == (True, True)
     env = params.make_env("PongNoFrameskip-v4")
     assert env.observation_space.shape == (86, 84, 2)
+    with pytest.raises(ValueError, match="show_actions is of Atari's preprocessing"):
+        make_env("CartPole-v1", show_actions=True)
     for wrong in (f"[{shown}, {atari}]", shown):
         path = written(tmp_path, f"default: {{{line}{wrong}}}")
         with pytest.raises(ValueError, match="the only ones that are known"):

@@ -48,20 +48,24 @@ def register_atari() -> None:
 
 
 ACTION_ROWS = 2
-"""How many rows `ShowActions` adds below a picture, of which each action has a block."""
+"""How many rows `ShowActions` adds below a picture, of which each action has a block: enough for
+those who look at pictures, and few enough that Pong's stay within 7.5 KB."""
 
 
 class ShowActions(gym.Wrapper[Any, Any, Any, Any]):
     """Pictures [H, W, C], with rows below that show the action which led to each: [H + 2, W, C].
 
     MuZero's h sees past actions beside past frames (appendix E), for pictures alone need not tell
-    what comes next: Pong's paddle still goes where the action before the last one sent it. As rows
-    of the picture they are stacked, stored and handed to `predict` with it. Action a of A is the
-    block of W // A columns from a * (W // A) on, all 255, and the rest 0; after a reset all is 0.
-    The argument `action_rows` of `resnet.ResNet` has h read them.
+    what comes next: Pong's paddle goes on for a while as the action that led to the newest picture
+    has it. As rows of the picture they are stacked, stored and handed to `predict` with it. Action
+    a of A is the block of W // A columns from a * (W // A) on, all 255, and the rest 0; after a
+    reset all is 0. With sticky actions it is the action chosen, not the one carried out. The
+    argument `action_rows` of `resnet.ResNet` has h read them.
 
     :raises ValueError: if observations are no pictures of uint8, or too narrow for the actions
     """
+
+    action_rows = ACTION_ROWS
 
     def __init__(self, env: Env) -> None:
         super().__init__(env)
@@ -233,6 +237,21 @@ def warn_of_compounded_skips(env: VecEnv) -> None:
             "muzero_agent.adapters.envs.atari.make_atari_env, or have the emulator show every "
             "frame: gymnasium.make(..., frameskip=1), SB3's make_atari_env(..., "
             "env_kwargs=dict(frameskip=1)), rl_zoo3's --env-kwargs frameskip:1",
+            stacklevel=3,
+        )
+
+
+def warn_of_action_rows(env: VecEnv, read: int) -> None:
+    """Warn if rows that show actions are not read, or are read where none are shown.
+
+    :param read: `action_rows` of the network
+    """
+    shown = env.get_attr("action_rows", 0)[0] if env.has_attr("action_rows") else 0
+    if shown != read:
+        warnings.warn(
+            f"the observations have {shown} rows that show actions, and the network takes the last "
+            f"{read} for such: make_atari_env(show_actions=True), or the wrapper ShowActions, and "
+            f"policy_kwargs=dict(net_arch=dict(action_rows={ACTION_ROWS})) belong together",
             stacklevel=3,
         )
 
