@@ -501,7 +501,10 @@ def test_train_resume_and_eval(tmp_path: Path) -> None:
     small = [
         f"{key}={value}" for key, value in TINY.items() if key not in ("seed", "policy_kwargs")
     ]
-    small += ["policy_kwargs={net_arch: {channels: 8, head_width: 8}}", "frame_stack=3"]
+    small += [
+        "policy_kwargs={net_arch: {channels: 8, head_width: 8, action_rows: 2}}",
+        "frame_stack=3",
+    ]
     options = [part for setting in small for part in ("--set", setting)]
     common: list[str | Path] = ["train", "ALE/Breakout-v5", "--out", out, "--no-progress"]
     done = run(*common, "--steps", "32", "--n-envs", "1", *options)
