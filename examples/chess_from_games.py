@@ -231,7 +231,8 @@ def main() -> None:
             )
             save_checkpoint(model, checkpoints, replay=False)
     run = {
-        "env": "chess", "env_kwargs": {}, "atari": False, "frame_stack": 1, "seed": arguments.seed,
+        "env": "chess", "env_kwargs": {}, "seed": arguments.seed,
+        "frame_stack": 1, "atari": False, "show_actions": False,
         "command": f"python {shlex.join(sys.argv)}", "machine": machine(),
     }  # fmt: skip
     zoo.save(model, arguments.out / "model", make_card(run, model.num_timesteps, look.seconds()))
