@@ -38,7 +38,7 @@ from pixel_model import DOWN, MEMORY, UP, shows_actions
 from pong_replay import learned
 
 from muzero_agent import MuZero
-from muzero_agent.adapters.envs.atari import ACTION_ROWS
+from muzero_agent.adapters.envs.atari import with_action
 from muzero_agent.machine import machine
 
 MOVES = ((0, 1), UP, DOWN)
@@ -80,7 +80,7 @@ class Emulator:
         assert rom is not None
         self.ale.loadROM(rom)
         self.actions = self.ale.getMinimalActionSet()
-        self.rows = ACTION_ROWS if shows_actions else 0
+        self.shows_actions = shows_actions
         self.begin(0)
 
     def begin(self, idle: int) -> None:
@@ -88,24 +88,20 @@ class Emulator:
         self.ale.reset_game()
         for _ in range(idle):
             self.ale.act(self.actions[0])
-        self.obs = np.repeat(self._with_rows(_seen(self.ale.getScreenRGB()))[None], 4, 0)
+        self.obs = np.repeat(self._shown(_seen(self.ale.getScreenRGB()))[None], 4, 0)
 
     def step(self, action: int) -> float:
         reward = sum(self.ale.act(self.actions[action]) for _ in range(3))
         before = self.ale.getScreenRGB()
         reward += self.ale.act(self.actions[action])
-        newest = self._with_rows(_seen(np.maximum(before, self.ale.getScreenRGB())), action)
+        newest = self._shown(_seen(np.maximum(before, self.ale.getScreenRGB())), action)
         self.obs = np.concatenate((self.obs[1:], newest[None]))
         return float(reward)
 
-    def _with_rows(
-        self, picture: NDArray[np.uint8], action: int | None = None
-    ) -> NDArray[np.uint8]:
-        rows = np.zeros((self.rows, picture.shape[1]), np.uint8)
-        if action is not None:
-            width = picture.shape[1] // len(self.actions)
-            rows[:, action * width : (action + 1) * width] = 255
-        return np.concatenate((picture, rows))
+    def _shown(self, picture: NDArray[np.uint8], action: int | None = None) -> NDArray[np.uint8]:
+        if not self.shows_actions:
+            return picture
+        return with_action(picture, action, len(self.actions))
 
     def ball(self) -> int:
         return int(self.ale.getRAM()[BALL])

@@ -78,7 +78,7 @@ class ShowActions(gym.Wrapper[Any, Any, Any, Any]):
                 f"the width of the pictures, got {actions}"
             )
         height, width, channels = seen.shape
-        self._width, self._first = width // int(actions.n), int(actions.start)
+        self._num_actions, self._first = int(actions.n), int(actions.start)
         shape = (height + ACTION_ROWS, width, channels)
         self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
 
@@ -91,10 +91,19 @@ class ShowActions(gym.Wrapper[Any, Any, Any, Any]):
         return self._shown(obs, int(action) - self._first), reward, terminated, truncated, info
 
     def _shown(self, obs: NDArray[np.uint8], action: int | None = None) -> NDArray[np.uint8]:
-        rows = np.zeros((ACTION_ROWS, *obs.shape[1:]), np.uint8)
-        if action is not None:
-            rows[:, action * self._width : (action + 1) * self._width] = 255
-        return np.concatenate((obs, rows))
+        return with_action(obs, action, self._num_actions)
+
+
+def with_action(
+    picture: NDArray[np.uint8], action: int | None, num_actions: int
+) -> NDArray[np.uint8]:
+    """A picture [H, W, ...] with rows below that show an action of so many, or none: see
+    `ShowActions`."""
+    rows = np.zeros((ACTION_ROWS, *picture.shape[1:]), np.uint8)
+    if action is not None:
+        width = picture.shape[1] // num_actions
+        rows[:, action * width : (action + 1) * width] = 255
+    return np.concatenate((picture, rows))
 
 
 def _preprocessed_with_actions(env: Env, **kwargs: Any) -> Env:
