@@ -55,7 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "residual encoder": {"policy_kwargs": TUNED | {"net_arch": WIDE | {"encoder": "residual"}}},
     "16 channels": {"policy_kwargs": TUNED | {"net_arch": WIDE | {"channels": 16}}},
     "16 channels, residual encoder, consistency": CONSISTENCY
-    | {"policy_kwargs": TUNED | {"net_arch": {"channels": 16, "num_blocks": 1}}},
+    | {"policy_kwargs": TUNED | {"net_arch": {"channels": 16, "num_blocks": 1, "action_rows": 2}}},
 }
 
 

@@ -82,7 +82,9 @@ def learned(changes: dict[str, Any], checkpoint: Path, seconds: float, seed: int
     params = load_hyperparams(ENV, changes={"reanalyse_ratio": 0, **changes})
     if not shows_actions(replay.observation_space):  # of a run from before
         params = params._replace(show_actions=False)
-        params.kwargs["policy_kwargs"]["net_arch"].pop("action_rows", None)
+        policy = params.kwargs["policy_kwargs"]
+        arch = {key: x for key, x in policy.get("net_arch", {}).items() if key != "action_rows"}
+        params.kwargs["policy_kwargs"] = policy | {"net_arch": arch}
     model = MuZero(params.policy, params.make_env(ENV, seed=seed), seed=seed, **params.kwargs)
     model.learn(0)
     if replay.full:
