@@ -15,6 +15,7 @@ import pytest
 import torch
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.wrappers import AtariPreprocessing, MaxAndSkipObservation
+from numpy.typing import NDArray
 from stable_baselines3.common import env_util
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -217,11 +218,8 @@ def test_actions_are_shown_below_the_pictures_that_they_led_to() -> None:
                 ends += 1
                 np.testing.assert_array_equal(shown[:84], other_infos[i]["terminal_observation"])
                 assert not obs[i, 84:].any()
-            for plane, action in enumerate((before[i], actions[i])):
-                lit = np.zeros(84, bool)
-                if action >= 0:
-                    lit[14 * action : 14 * action + 14] = True
-                np.testing.assert_array_equal(shown[84:, :, plane], np.tile(255 * lit, (2, 1)))
+            rows = np.moveaxis(shown[84:], -1, 0)
+            np.testing.assert_array_equal(rows, lit(np.stack((before[i], actions[i]))))
         before = np.where(dones, -1, actions)
     assert ends >= 4
 
@@ -230,7 +228,7 @@ def test_actions_are_shown_below_the_pictures_that_they_led_to() -> None:
     ("make", "complaint"),
     [
         (lambda: gym.make("CartPole-v1"), r"needs pictures \[H, W, C\] of uint8"),
-        (lambda: gym.make("CarRacing-v3", continuous=True), "needs a Discrete action space"),
+        (lambda: gym.make("CarRacing-v3", continuous=True), "need a Discrete space of at most 96,"),
     ],
 )
 def test_actions_that_cannot_be_shown(make: Callable[[], Any], complaint: str) -> None:
@@ -238,9 +236,61 @@ def test_actions_that_cannot_be_shown(make: Callable[[], Any], complaint: str) -
         ShowActions(make())
 
 
+def test_actions_are_shown_below_the_pictures_of_c() -> None:
+    """As in `make_atari_env`'s stacks; and where an episode begins those before it show none."""
+    plain = make_atari_vector_env("ALE/Pong-v5", 2, 0, SHORT)
+    env = make_atari_vector_env("ALE/Pong-v5", 2, 0, SHORT, show_actions=True)
+    assert env.observation_space == gym.spaces.Box(0, 255, (4, 86, 84), np.uint8)
+    obs: Any = env.reset()
+    expected: Any = plain.reset()
+    rng = np.random.default_rng(0)
+    led = np.full((2, 4), -1)  # to each of the stacked pictures
+    ends = 0
+    for _ in range(40):
+        np.testing.assert_array_equal(obs[:, :, :84], expected)
+        np.testing.assert_array_equal(obs[:, :, 84:], lit(led))
+        actions = rng.integers(6, size=2)
+        obs, rewards, dones, infos = env.step(actions)
+        expected, others, _, other_infos = plain.step(actions)
+        np.testing.assert_array_equal(rewards, others)
+        led = np.column_stack((led[:, 1:], actions))
+        for i in np.flatnonzero(dones):
+            ends += 1
+            final = infos[i]["terminal_observation"]
+            np.testing.assert_array_equal(final[:, :84], other_infos[i]["terminal_observation"])
+            np.testing.assert_array_equal(final[:, 84:], lit(led[i]))
+            led[i] = -1
+    assert ends >= 4
+
+
+def lit(actions: NDArray[Any]) -> NDArray[np.uint8]:
+    """Rows [..., 2, 84] that show some of 6 actions [...]; -1 is none."""
+    columns = np.arange(84) // 14 == actions[..., None]
+    return np.repeat(255 * columns[..., None, :].astype(np.uint8), 2, axis=-2)
+
+
+def test_stacks_that_cannot_show_actions() -> None:
+    with pytest.raises(ValueError, match=r"VecShowActions needs pictures \[F, H, W\] of uint8"):
+        make_atari_vector_env("ALE/Pong-v5", env_kwargs={"grayscale": False}, show_actions=True)
+    narrow = {"img_width": 5}
+    with pytest.raises(ValueError, match="need a Discrete space of at most 5,"):
+        make_atari_vector_env("ALE/Pong-v5", env_kwargs=narrow, show_actions=True)
+
+
+def framed(shown: bool) -> VecEnv:
+    return VecFrameStack(make_atari_env("ALE/Pong-v5", show_actions=shown), 2)
+
+
+def in_c(shown: bool) -> VecEnv:
+    return make_atari_vector_env("ALE/Pong-v5", show_actions=shown)
+
+
+@pytest.mark.parametrize("make", [framed, in_c])
 @pytest.mark.parametrize(("shown", "read"), [(True, 0), (False, 2), (True, 1)])
-def test_rows_that_are_shown_and_read_belong_together(shown: bool, read: int) -> None:
-    env = VecFrameStack(make_atari_env("ALE/Pong-v5", show_actions=shown), 2)
+def test_rows_that_are_shown_and_read_belong_together(
+    make: Callable[[bool], VecEnv], shown: bool, read: int
+) -> None:
+    env = make(shown)
     arch = {"channels": 4} | ({"action_rows": read} if read else {})
     tiny = TINY | {"policy_kwargs": {"net_arch": arch}}
     with pytest.warns(UserWarning, match=rf"have {2 * shown} rows .* last {read} .*ShowActions"):

@@ -27,6 +27,7 @@ from stable_baselines3.common.vec_env import (
     VecEnvWrapper,
     VecMonitor,
 )
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from muzero_agent.adapters.envs.gymnasium import SAME_STEP, GymnasiumVecEnv
 
@@ -69,16 +70,11 @@ class ShowActions(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: Env) -> None:
         super().__init__(env)
-        seen, actions = env.observation_space, env.action_space
+        seen = env.observation_space
         if not isinstance(seen, gym.spaces.Box) or seen.dtype != np.uint8 or len(seen.shape) != 3:
             raise ValueError(f"ShowActions needs pictures [H, W, C] of uint8, got {seen}")
-        if not isinstance(actions, gym.spaces.Discrete) or not 0 < actions.n <= seen.shape[1]:
-            raise ValueError(
-                f"ShowActions needs a Discrete action space of at most {seen.shape[1]} actions, "
-                f"the width of the pictures, got {actions}"
-            )
         height, width, channels = seen.shape
-        self._num_actions, self._first = int(actions.n), int(actions.start)
+        self._num_actions, self._first = _actions_to_show(env.action_space, width)
         shape = (height + ACTION_ROWS, width, channels)
         self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
 
@@ -104,6 +100,75 @@ def with_action(
         width = picture.shape[1] // num_actions
         rows[:, action * width : (action + 1) * width] = 255
     return np.concatenate((picture, rows))
+
+
+class VecShowActions(VecEnvWrapper):
+    """Stacked pictures [F, H, W], the newest last, with actions below as `ShowActions` has them.
+
+    For a `VecEnv` that stacks by itself, as ale-py's `AtariVectorEnv` does: [F, H + 2, W]. Where an
+    episode begins all rows are 0, those of pictures before it, too.
+
+    :raises ValueError: if observations are not such, or too narrow for the actions
+    """
+
+    def __init__(self, venv: VecEnv) -> None:
+        super().__init__(venv)
+        seen = venv.observation_space
+        if not isinstance(seen, gym.spaces.Box) or seen.dtype != np.uint8 or len(seen.shape) != 3:
+            raise ValueError(f"VecShowActions needs pictures [F, H, W] of uint8, got {seen}")
+        frames, height, width = seen.shape
+        self._num_actions, self._first = _actions_to_show(venv.action_space, width)
+        shape = (frames, height + ACTION_ROWS, width)
+        self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
+        self._actions: list[list[int | None]] = []
+        """Of each environment, what led to its pictures."""
+
+    def reset(self) -> NDArray[np.uint8]:
+        obs = self.venv.reset()
+        self._actions = [self._none() for _ in range(self.num_envs)]
+        return self._shown(obs)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        for before, action in zip(self._actions, actions, strict=True):
+            before[:] = [*before[1:], int(action) - self._first]
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> tuple[Any, NDArray[Any], NDArray[Any], list[dict[str, Any]]]:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        for i in np.flatnonzero(dones):
+            infos[i]["terminal_observation"] = self._stack(
+                infos[i]["terminal_observation"], self._actions[i]
+            )
+            self._actions[i] = self._none()
+        return self._shown(obs), rewards, dones, infos
+
+    def has_attr(self, attr_name: str) -> bool:
+        return attr_name == "action_rows" or super().has_attr(attr_name)
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        if attr_name == "action_rows":
+            return [ACTION_ROWS for _ in self._get_indices(indices)]
+        return super().get_attr(attr_name, indices)
+
+    def _none(self) -> list[int | None]:
+        return [None] * self.observation_space.shape[0]  # type: ignore[index]
+
+    def _shown(self, obs: Any) -> NDArray[np.uint8]:
+        return np.stack([self._stack(*pair) for pair in zip(obs, self._actions, strict=True)])
+
+    def _stack(self, pictures: NDArray[np.uint8], actions: list[int | None]) -> NDArray[np.uint8]:
+        pairs = zip(pictures, actions, strict=True)
+        return np.stack([with_action(*pair, self._num_actions) for pair in pairs])
+
+
+def _actions_to_show(actions: gym.Space[Any], width: int) -> tuple[int, int]:
+    """How many actions are to be shown in rows of so many pixels, and the number of the first."""
+    if not isinstance(actions, gym.spaces.Discrete) or not 0 < actions.n <= width:
+        raise ValueError(
+            f"actions that are shown need a Discrete space of at most {width}, the width of the "
+            f"pictures, got {actions}"
+        )
+    return int(actions.n), int(actions.start)
 
 
 def _preprocessed_with_actions(env: Env, **kwargs: Any) -> Env:
@@ -189,6 +254,7 @@ def make_atari_vector_env(
     n_envs: int = 1,
     seed: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
+    show_actions: bool = False,
 ) -> VecEnv:
     """The same frames from ale-py's `AtariVectorEnv`, which preprocesses in C++ on several threads.
 
@@ -202,7 +268,8 @@ def make_atari_vector_env(
     :param seed: of the first environment; the others count up
     :param env_kwargs: arguments of `AtariVectorEnv`, such as `num_threads`, `stack_num`, or
         `life_loss_info=True`: a lost life ends an episode, and the next begins in the same game
-    :raises ValueError: if there is no such game
+    :param show_actions: below each picture, the action that led to it, see `VecShowActions`
+    :raises ValueError: if there is no such game, or if actions cannot be shown
     :raises ImportError: if ale-py or OpenCV are missing
     """
     spec = _spec(env_id)
@@ -212,7 +279,8 @@ def make_atari_vector_env(
     settings = {name: spec.kwargs[name] for name in known} | {"reward_clipping": False}
     settings |= env_kwargs or {}
     vector = AtariVectorEnv(num_envs=n_envs, autoreset_mode=SAME_STEP, **settings)
-    env = _ClipReward(VecMonitor(GymnasiumVecEnv(vector)))
+    env: VecEnv = _ClipReward(VecMonitor(GymnasiumVecEnv(vector)))
+    env = VecShowActions(env) if show_actions else env
     env.seed(seed)
     return env
 
@@ -259,8 +327,9 @@ def warn_of_action_rows(env: VecEnv, read: int) -> None:
     if shown != read:
         warnings.warn(
             f"the observations have {shown} rows that show actions, and the network takes the last "
-            f"{read} for such: make_atari_env(show_actions=True), or the wrapper ShowActions, and "
-            f"policy_kwargs=dict(net_arch=dict(action_rows={ACTION_ROWS})) belong together",
+            f"{read} for such: make_atari_env(show_actions=True), or the wrapper ShowActions or "
+            "VecShowActions, and policy_kwargs=dict(net_arch=dict("
+            f"action_rows={ACTION_ROWS})) belong together",
             stacklevel=3,
         )
 
