@@ -3,9 +3,9 @@
     python benchmarks/atari_vector_env.py --steps 10000 --json FILE \
         --set gradient_steps=12 --set learning_rate=0.001 --set gamma=0.95
 
-`muzero-agent train` makes Atari environments by `make_atari_env`; this is the same with
-`make_atari_vector_env` and the settings of `atari`. The model is looked at by greedy games of
-`ALE/Pong-v5`, which has sticky actions.
+`muzero-agent train` makes Atari environments by `make_atari_env`; here `make_atari_vector_env`
+makes them, and the rest are the settings of `atari`. The model is looked at by greedy games of
+`ALE/Pong-v5`, which has sticky actions, every so many steps.
 """
 
 from __future__ import annotations
@@ -48,11 +48,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE, as in train")
     parser.add_argument("--json", type=Path, help="file for the results")
     given = parser.parse_args()
+    if given.steps % given.every:
+        parser.error(f"--steps {given.steps} is no multiple of --every {given.every}")
     torch.set_num_threads(1)
     keep_freed_memory()
 
     params = load_hyperparams(LEARNED)
-    env = make_atari_vector_env(LEARNED, params.n_envs, given.seed, show_actions=True)
+    stacked = {"stack_num": params.frame_stack}
+    env = make_atari_vector_env(LEARNED, params.n_envs, given.seed, stacked, show_actions=True)
     settings = params.kwargs | parse_changes(given.set)
     model = MuZero(params.policy, env, seed=given.seed, **settings)
     results: dict[str, Any] = {
@@ -79,6 +82,7 @@ def main() -> None:
         )
         if given.json is not None:
             given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    env.close()
 
 
 if __name__ == "__main__":

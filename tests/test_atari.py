@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 from muzero_agent import MuZero, zoo
 from muzero_agent.adapters.envs.atari import (
     ShowActions,
+    VecShowActions,
     is_atari,
     make_atari_env,
     make_atari_vector_env,
@@ -237,7 +238,8 @@ def test_actions_that_cannot_be_shown(make: Callable[[], Any], complaint: str) -
 
 
 def test_actions_are_shown_below_the_pictures_of_c() -> None:
-    """As in `make_atari_env`'s stacks; and where an episode begins those before it show none."""
+    """As in `make_atari_env`'s stacks; and where an episode begins those before it show none, be it
+    in the midst of another."""
     plain = make_atari_vector_env("ALE/Pong-v5", 2, 0, SHORT)
     env = make_atari_vector_env("ALE/Pong-v5", 2, 0, SHORT, show_actions=True)
     assert env.observation_space == gym.spaces.Box(0, 255, (4, 86, 84), np.uint8)
@@ -246,7 +248,10 @@ def test_actions_are_shown_below_the_pictures_of_c() -> None:
     rng = np.random.default_rng(0)
     led = np.full((2, 4), -1)  # to each of the stacked pictures
     ends = 0
-    for _ in range(40):
+    for step in range(40):
+        if step == 20:
+            obs, expected = env.reset(), plain.reset()
+            led[:] = -1
         np.testing.assert_array_equal(obs[:, :, :84], expected)
         np.testing.assert_array_equal(obs[:, :, 84:], lit(led))
         actions = rng.integers(6, size=2)
@@ -261,6 +266,55 @@ def test_actions_are_shown_below_the_pictures_of_c() -> None:
             np.testing.assert_array_equal(final[:, 84:], lit(led[i]))
             led[i] = -1
     assert ends >= 4
+    assert env.has_attr("action_rows")
+    assert env.get_attr("action_rows", [1]) == [2]
+    assert not env.has_attr("action_masks")
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_what_else_is_asked_of_them_and_numbers_of_actions(first: int) -> None:
+    class Pictures(gym.Env[Any, Any]):
+        observation_space = gym.spaces.Box(0, 255, (2, 12, 12), np.uint8)
+        action_space = gym.spaces.Discrete(6, start=first)
+        speed = 5
+
+        def reset(self, **kwargs: Any) -> Any:
+            super().reset(seed=kwargs.get("seed"))
+            return np.ones((2, 12, 12), np.uint8), {}
+
+        def step(self, action: Any) -> Any:
+            return np.ones((2, 12, 12), np.uint8), 0.0, False, False, {}
+
+    env = VecShowActions(DummyVecEnv([Pictures]))
+    env.reset()
+    obs = env.step(np.array([first + 5]))[0]
+    assert np.flatnonzero(obs[0, 1, -1]).tolist() == [10, 11]
+    assert env.has_attr("speed")
+    assert env.get_attr("speed") == [5]
+    turned = gym.wrappers.TransformObservation(
+        Pictures(),
+        lambda obs: obs.transpose(1, 2, 0),
+        gym.spaces.Box(0, 255, (12, 12, 2), np.uint8),
+    )
+    shown = ShowActions(turned)
+    shown.reset()
+    assert np.flatnonzero(shown.step(first + 5)[0][-1, :, 1]).tolist() == [10, 11]
+
+
+def test_a_lost_life_ends_what_is_shown() -> None:
+    lives = {"life_loss_info": True}
+    env = make_atari_vector_env("ALE/Breakout-v5", 1, 3, lives, show_actions=True)
+    env.reset()
+    for _ in range(200):
+        obs, _, dones, infos = env.step(np.array([1]))
+        if dones[0]:
+            break
+    assert infos[0]["lives"] == 4
+    columns = np.arange(84) // 21 == 1  # of 4 actions
+    final = infos[0]["terminal_observation"]
+    np.testing.assert_array_equal(final[:, 84:], np.tile(255 * columns, (4, 2, 1)))
+    np.testing.assert_array_equal(obs[0, :, :84], final[:, :84])  # the game goes on
+    assert not obs[0, :, 84:].any()
 
 
 def lit(actions: NDArray[Any]) -> NDArray[np.uint8]:
@@ -272,7 +326,10 @@ def lit(actions: NDArray[Any]) -> NDArray[np.uint8]:
 def test_stacks_that_cannot_show_actions() -> None:
     with pytest.raises(ValueError, match=r"VecShowActions needs pictures \[F, H, W\] of uint8"):
         make_atari_vector_env("ALE/Pong-v5", env_kwargs={"grayscale": False}, show_actions=True)
-    narrow = {"img_width": 5}
+    stacked = VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4"), 4)
+    with pytest.raises(ValueError, match=r"has \[H, W, F\]: show actions by ShowActions"):
+        VecShowActions(stacked)
+    narrow = {"img_width": 5, "img_height": 5}
     with pytest.raises(ValueError, match="need a Discrete space of at most 5,"):
         make_atari_vector_env("ALE/Pong-v5", env_kwargs=narrow, show_actions=True)
 
@@ -371,12 +428,21 @@ MAKERS: dict[str, Callable[[], Any]] = {
         make_atari_env("ALE/Pong-v5", n_envs=2, env_kwargs=SHORT), 4
     ),
     "AtariVectorEnv": lambda: AtariVectorEnv("pong", 2, autoreset_mode="SameStep", **SHORT),
+    "actions shown": lambda: make_atari_vector_env(
+        "ALE/Pong-v5", 2, env_kwargs=SHORT, show_actions=True
+    ),
 }
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-def test_learns_plays_and_is_kept(make: Callable[[], Any], tmp_path: Path) -> None:
-    model = MuZero("CnnPolicy", make(), **TINY)
+def test_learns_plays_and_is_kept(
+    make: Callable[[], Any], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    env = make()
+    rows = 2 * isinstance(env, VecShowActions)
+    arch = TINY["policy_kwargs"]["net_arch"] | ({"action_rows": rows} if rows else {})
+    model = MuZero("CnnPolicy", env, **TINY | {"policy_kwargs": {"net_arch": arch}})
+    assert not [w for w in recwarn if "rows" in str(w.message)]
     before = {name: x.clone() for name, x in model.policy.network.state_dict().items()}
     watch = Watch()
     model.learn(64, callback=watch)
@@ -393,8 +459,8 @@ def test_learns_plays_and_is_kept(make: Callable[[], Any], tmp_path: Path) -> No
     replay.check_valid()
     for number, shown in enumerate(watch.shown):
         assert len(shown) > 32 + 1  # final observations are among them
-        rows = np.arange(len(shown) - 1)
-        stored = replay.observations_at(Rows(np.full_like(rows, number), rows))
+        steps = np.arange(len(shown) - 1)
+        stored = replay.observations_at(Rows(np.full_like(steps, number), steps))
         np.testing.assert_array_equal(stored, np.stack(shown[:-1]))
 
     env = model.get_env()
@@ -404,7 +470,7 @@ def test_learns_plays_and_is_kept(make: Callable[[], Any], tmp_path: Path) -> No
     assert set(returns) <= {-1.0, 0.0, 1.0}  # type: ignore[arg-type]
     obs = env.reset()
     assert isinstance(obs, np.ndarray)
-    assert obs.shape == (2, 4, 84, 84)
+    assert obs.shape == (2, 4, 84 + rows, 84)
     actions, _ = model.predict(obs, deterministic=True)
     model.save(tmp_path / "model")
     zoo.save(model, tmp_path / "directory")

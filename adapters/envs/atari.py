@@ -106,7 +106,7 @@ class VecShowActions(VecEnvWrapper):
     """Stacked pictures [F, H, W], the newest last, with actions below as `ShowActions` has them.
 
     For a `VecEnv` that stacks by itself, as ale-py's `AtariVectorEnv` does: [F, H + 2, W]. Where an
-    episode begins all rows are 0, those of pictures before it, too.
+    episode begins all rows are 0, also those of earlier pictures, which stay after a lost life.
 
     :raises ValueError: if observations are not such, or too narrow for the actions
     """
@@ -117,6 +117,11 @@ class VecShowActions(VecEnvWrapper):
         if not isinstance(seen, gym.spaces.Box) or seen.dtype != np.uint8 or len(seen.shape) != 3:
             raise ValueError(f"VecShowActions needs pictures [F, H, W] of uint8, got {seen}")
         frames, height, width = seen.shape
+        if width < min(frames, height):
+            raise ValueError(
+                f"VecShowActions needs stacked pictures [F, H, W], and {seen} has [H, W, F]: show "
+                "actions by ShowActions in each environment instead, before frames are stacked"
+            )
         self._num_actions, self._first = _actions_to_show(venv.action_space, width)
         shape = (frames, height + ACTION_ROWS, width)
         self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
