@@ -36,6 +36,7 @@ def scores(model: MuZero, episodes: int) -> list[float]:
     env = make_atari_vector_env(LOOKED_AT, episodes, FIRST_SEED, show_actions=True)
     returns, _ = evaluate_policy(model, env, episodes, return_episode_rewards=True)
     env.close()
+    assert isinstance(returns, list)
     return list(map(float, returns))
 
 
@@ -70,14 +71,16 @@ def main() -> None:
             began = time.perf_counter()
             model.learn(given.every, reset_num_timesteps=False)
             spent += time.perf_counter() - began
-        look = {
-            "decisions": model.num_timesteps, "updates": model._n_updates, "seconds": spent,
-            "scores": scores(model, given.episodes),
-        }  # fmt: skip
-        results["looks"].append(look)
+        returns = scores(model, given.episodes)
+        results["looks"].append(
+            {
+                "decisions": model.num_timesteps, "updates": model._n_updates, "seconds": spent,
+                "scores": returns,
+            }
+        )  # fmt: skip
         print(
-            f"| {look['decisions']} | {look['updates']} | {spent / 60:.0f} "
-            f"| {np.mean(look['scores']):.2f} |",
+            f"| {model.num_timesteps} | {model._n_updates} | {spent / 60:.0f} "
+            f"| {np.mean(returns):.2f} |",
             flush=True,
         )
         if given.json is not None:

@@ -287,7 +287,7 @@ def test_what_else_is_asked_of_them_and_numbers_of_actions(first: int) -> None:
 
     env = VecShowActions(DummyVecEnv([Pictures]))
     env.reset()
-    obs = env.step(np.array([first + 5]))[0]
+    obs: Any = env.step(np.array([first + 5]))[0]
     assert np.flatnonzero(obs[0, 1, -1]).tolist() == [10, 11]
     assert env.has_attr("speed")
     assert env.get_attr("speed") == [5]
@@ -304,7 +304,7 @@ def test_what_else_is_asked_of_them_and_numbers_of_actions(first: int) -> None:
 def test_a_lost_life_ends_what_is_shown() -> None:
     lives = {"life_loss_info": True}
     env = make_atari_vector_env("ALE/Breakout-v5", 1, 3, lives, show_actions=True)
-    env.reset()
+    obs: Any = env.reset()
     for _ in range(200):
         obs, _, dones, infos = env.step(np.array([1]))
         if dones[0]:
