@@ -70,10 +70,7 @@ class ShowActions(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: Env) -> None:
         super().__init__(env)
-        seen = env.observation_space
-        if not isinstance(seen, gym.spaces.Box) or seen.dtype != np.uint8 or len(seen.shape) != 3:
-            raise ValueError(f"ShowActions needs pictures [H, W, C] of uint8, got {seen}")
-        height, width, channels = seen.shape
+        height, width, channels = _shape(env, "ShowActions needs pictures [H, W, C]")
         self._num_actions, self._first = _actions_to_show(env.action_space, width)
         shape = (height + ACTION_ROWS, width, channels)
         self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
@@ -113,14 +110,12 @@ class VecShowActions(VecEnvWrapper):
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv)
-        seen = venv.observation_space
-        if not isinstance(seen, gym.spaces.Box) or seen.dtype != np.uint8 or len(seen.shape) != 3:
-            raise ValueError(f"VecShowActions needs pictures [F, H, W] of uint8, got {seen}")
-        frames, height, width = seen.shape
+        frames, height, width = _shape(venv, "VecShowActions needs pictures [F, H, W]")
         if width < min(frames, height):
             raise ValueError(
-                f"VecShowActions needs stacked pictures [F, H, W], and {seen} has [H, W, F]: show "
-                "actions by ShowActions in each environment instead, before frames are stacked"
+                f"VecShowActions needs stacked pictures [F, H, W], and {venv.observation_space} "
+                "has [H, W, F]: show actions by ShowActions in each environment instead, before "
+                "frames are stacked"
             )
         self._num_actions, self._first = _actions_to_show(venv.action_space, width)
         shape = (frames, height + ACTION_ROWS, width)
@@ -164,6 +159,15 @@ class VecShowActions(VecEnvWrapper):
     def _stack(self, pictures: NDArray[np.uint8], actions: list[int | None]) -> NDArray[np.uint8]:
         pairs = zip(pictures, actions, strict=True)
         return np.stack([with_action(*pair, self._num_actions) for pair in pairs])
+
+
+def _shape(env: Env | VecEnv, needs: str) -> tuple[int, int, int]:
+    """Of an environment's pictures."""
+    seen = env.observation_space
+    if not isinstance(seen, gym.spaces.Box) or seen.dtype != np.uint8 or len(seen.shape) != 3:
+        raise ValueError(f"{needs} of uint8, got {seen}")
+    first, second, third = seen.shape
+    return first, second, third
 
 
 def _actions_to_show(actions: gym.Space[Any], width: int) -> tuple[int, int]:
