@@ -1,6 +1,6 @@
 """Atari by ale-py's `AtariVectorEnv`: that MuZero learns from its pictures, too.
 
-    python benchmarks/atari_vector_env.py --steps 10000 --json FILE \
+    python benchmarks/atari_vector_env.py --steps 10000 --json FILE \\
         --set gradient_steps=12 --set learning_rate=0.001 --set gamma=0.95
 
 `muzero-agent train` makes Atari environments by `make_atari_env`; here `make_atari_vector_env`
