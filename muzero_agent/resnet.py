@@ -82,6 +82,10 @@ def _downsample_strided(channels_in: int, channels: int) -> nn.Sequential:
 ENCODERS = {"residual": _downsample, "strided": _downsample_strided}
 """How pixels are reduced: as in EfficientZero, or in less time."""
 _REDUCTION = 16  # of each side
+# Standard deviations of a pixel, where each is scaled by its own. h looks at few, lest a rare pixel
+# drown all others. But a ball of a pixel or two is tens of deviations: were no more told of it than
+# h looks at, leaving it out would cost the decoder next to nothing.
+LOOKED_AT, TOLD = 5.0, 30.0
 
 
 def _downsampled(side: int) -> int:
@@ -202,7 +206,7 @@ class ResNet(MuZeroNetwork):
     ) -> None:
         super().__init__(num_actions, support_bound, support_size, support_mean)
         # A batch of one, since memory formats are of four dimensions.
-        self.running_norm = RunningNorm(1, *image_shape, clip=5.0) if normalize_pixels else None
+        self.running_norm = RunningNorm(1, *image_shape, clip=TOLD) if normalize_pixels else None
         self.attacks = ChessAttacks() if attacks else None
         seen = image_shape[0] + (ATTACK_PLANES if attacks else 0)
         if encoder not in ENCODERS:
@@ -318,6 +322,8 @@ class ResNet(MuZeroNetwork):
 
     def encode(self, seen: Obs) -> Tensor:
         assert isinstance(seen, Tensor)
+        if self.running_norm is not None:
+            seen = seen.clamp(-LOOKED_AT, LOOKED_AT)
         if self.attacks is not None:
             seen = torch.cat((seen, self.attacks(seen)), 1)
         if self.seen_actions is None:

@@ -130,6 +130,39 @@ def test_what_never_changed_may_come_in() -> None:
     assert moved.abs().sum().item() == pytest.approx(1.0, abs=0.01)
 
 
+def test_more_is_told_of_a_rare_pixel_than_h_looks_at() -> None:
+    """A ball of one pixel lies tens of deviations off: h sees 5 of them, and decoders tell 30."""
+    torch.manual_seed(0)
+    network = ResNet(
+        (1, 33, 33), ACTIONS, channels=4, downsample=True, decoded_planes=1, normalize_pixels=True
+    )
+    obs = torch.zeros(1000, 1, 33, 33)
+    obs[0, 0, 10, 10] = 1.0
+    obs[:40, 0, 20, 20] = 1.0  # not so rare: 4.9
+    network.observe(obs)
+    rare = network.seen(obs[:1])
+    assert rare[0, 0, 10, 10].item() == 30.0
+    assert rare[0, 0, 20, 20].item() == pytest.approx(4.9, abs=0.01)
+    latents = network.encode(torch.cat((rare, rare.clamp(-5, 5), rare.clamp(-4, 4))))
+    torch.testing.assert_close(latents[0], latents[1])
+    assert not torch.allclose(latents[0], latents[2])
+    without = rare.clone()
+    without[0, 0, 10, 10] = 0.0
+    latent = torch.zeros(1, 4, 3, 3)
+    left_out = network.reconstruction_errors(latent, rare) - network.reconstruction_errors(
+        latent, without
+    )
+    assert left_out.item() * 33 * 33 > 0.7 * 30**2
+
+
+def test_boards_are_seen_as_they_are() -> None:
+    """Planes that are not scaled, counts say, are not clipped either."""
+    network = ResNet((2, 4, 4), ACTIONS, channels=4)
+    seen = torch.full((1, 2, 4, 4), 3.0)
+    seen[0, 0, 1, 1] = 6.0
+    assert not torch.allclose(network.encode(seen), network.encode(seen.clamp(-5, 5)))
+
+
 def test_other_networks_move_nothing() -> None:
     for kind in ("mlp-simnorm", "board"):
         network, shape = build(kind)
