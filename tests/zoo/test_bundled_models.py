@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from muzero_agent import zoo
+from muzero_agent import MuZero, zoo
 from muzero_agent.evaluation import POINTS, RETURN, agrees, measure_again
+from muzero_agent.hyperparams import make_env
 from muzero_agent.training import preprocessing_of
 from muzero_agent.zoo.bundled import MODELS, bundled
 
 NAMES = {
     "acrobot", "cartpole", "chess", "connect_four", "go_9x9", "lunar_lander", "minatar_breakout",
-    "mountain_car", "tictactoe",
+    "mountain_car", "pong", "tictactoe",
 }  # fmt: skip
 FEW, LONG = 10, ("chess", "go_9x9")
 """Episodes, and games that are so long that two have to do, against the first opponent."""
@@ -63,13 +64,34 @@ def check(name: str, episodes: int | None = None, most: int | None = None) -> No
             assert agrees(told, found), (told, found)
 
 
-@pytest.mark.parametrize("name", sorted(NAMES - {"tictactoe"}))
+@pytest.mark.parametrize("name", sorted(NAMES - {"pong", "tictactoe"}))
 def test_a_model_in_short(name: str) -> None:
-    """A few episodes; tic-tac-toe's lines of play are all walked in another test."""
+    """A few episodes; one of Pong lasts minutes, and tic-tac-toe's lines of play are all walked in
+    another test."""
     if name in LONG:
         check(name, 2, most=1)
     else:
         check(name, FEW)
+
+
+def test_pong_is_played() -> None:
+    """For 150 decisions in four environments: who does nothing loses twelve points by then."""
+    card, model = zoo.card("pong"), zoo.load("pong", num_simulations=8)
+    preprocessing = preprocessing_of(MODELS / "pong", card.env)
+
+    def points() -> float:
+        envs = MuZero._wrap_env(make_env(card.env, 4, 1000, **preprocessing))
+        obs, total = envs.reset(), 0.0
+        for _ in range(150):
+            obs, rewards, _, _ = envs.step(model.predict(obs, deterministic=True)[0])
+            total += rewards.sum()
+        envs.close()
+        return total
+
+    assert points() > -8
+    for parameter in model.policy.target_network.parameters():
+        parameter.data.zero_()
+    assert points() == -12
 
 
 @pytest.mark.slow
