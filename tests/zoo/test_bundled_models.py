@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,8 @@ def test_pong_is_played() -> None:
 
     def points() -> float:
         envs = MuZero._wrap_env(make_env(card.env, 4, 1000, **preprocessing))
-        obs, total = envs.reset(), 0.0
+        obs: Any = envs.reset()
+        total = 0.0
         for _ in range(150):
             obs, rewards, _, _ = envs.step(model.predict(obs, deterministic=True)[0])
             total += rewards.sum()
